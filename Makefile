@@ -10,7 +10,6 @@ STAMP := $(VENV)/.installed
 EXTRAS := documents,qdrant,edge,otlp
 OPENSPEC := @fission-ai/openspec@1.13.2
 export HF_HUB_OFFLINE ?= 1
-export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help setup demo demo-full test test-all check lint types spec bench clean
 

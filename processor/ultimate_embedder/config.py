@@ -44,6 +44,7 @@ class ModelConfig:
     revision: str | None = None
     licence: str = "unknown"
     package: str | None = None  # a Python package that carries the weights
+    weights_sha256: str | None = None  # of model.safetensors, checked when given
 
     def __post_init__(self) -> None:
         if self.vector_dim < 1 or self.max_tokens < 1:
