@@ -1,0 +1,114 @@
+"""What is done: which batches of which pass are safely on disk. The only SQLite.
+
+A pass is one model's work over one collection. Its fingerprint covers everything its
+bytes depend on; a pass found with another fingerprint starts over.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS passes (
+    name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    pass TEXT NOT NULL REFERENCES passes(name) ON DELETE CASCADE,
+    batch INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    padded_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (pass, batch)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One finished batch: its size, its cost, and its number in the plan."""
+
+    batch: int
+    rows: int
+    tokens: int
+    padded_tokens: int
+    seconds: float
+
+
+class Ledger:
+    """A context manager over one SQLite file, one for each collection."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: a mark must not outlive, after a power cut, a mark made before it.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        self._connection.executescript(_SCHEMA)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def open_pass(self, name: str, fingerprint: str) -> bool:
+        """Return whether the pass is known with this fingerprint; else start it over.
+
+        The files of a pass that starts over are the caller's to remove.
+        """
+        row = self._connection.execute(
+            "SELECT fingerprint FROM passes WHERE name = ?", (name,)
+        ).fetchone()
+        if row is not None and row[0] == fingerprint:
+            return True
+        with self._transaction():
+            self._connection.execute("DELETE FROM passes WHERE name = ?", (name,))
+            self._connection.execute(
+                "INSERT INTO passes VALUES (?, ?)", (name, fingerprint)
+            )
+        return False
+
+    def mark(self, name: str, record: BatchRecord) -> None:
+        """Note that a batch is on disk. Call it after the data was synced."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                name,
+                record.batch,
+                record.rows,
+                record.tokens,
+                record.padded_tokens,
+                record.seconds,
+            ),
+        )
+
+    def finished(self, name: str) -> list[BatchRecord]:
+        """Return the finished batches of a pass, in the order of their numbers."""
+        rows = self._connection.execute(
+            "SELECT batch, rows, tokens, padded_tokens, seconds FROM batches "
+            "WHERE pass = ? ORDER BY batch",
+            (name,),
+        )
+        return [BatchRecord(*row) for row in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")

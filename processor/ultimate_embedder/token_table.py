@@ -1,0 +1,94 @@
+"""Token ids of a whole collection on disk, made once for each tokenizer.
+
+Measuring the collection makes the ids anyway; they are kept, so nothing is tokenised
+twice, and workers read them through memory maps.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .chunk_store import ChunkStore
+from .encoders.protocols import Tokenizer
+from .records import Int64Array, UInt32Array
+
+_TEXTS_A_CALL = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """Ids by row, cut to the window.
+
+    Shapes: `ids` uint32 [tokens]; `offsets` int64 [rows + 1]; `full_lengths` int32
+    [rows], before the cut. All memory-mapped.
+    """
+
+    ids: UInt32Array
+    offsets: Int64Array
+    full_lengths: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.full_lengths)
+
+    def row(self, row: int) -> UInt32Array:
+        """Return the ids of one row, uint32 [length]."""
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Return tokens kept a row, int64 [rows]."""
+        return np.diff(self.offsets)
+
+    @property
+    def truncated(self) -> Int64Array:
+        """Return tokens lost a row, int64 [rows]."""
+        return self.full_lengths - self.lengths
+
+    @classmethod
+    def open(cls, directory: Path) -> TokenTable:
+        """Map a table that `build` has written."""
+        offsets = np.load(directory / "offsets.npy", mmap_mode="r")
+        return cls(
+            ids=np.memmap(
+                directory / "ids.u32", np.uint32, mode="r", shape=(int(offsets[-1]),)
+            ),
+            offsets=offsets,
+            full_lengths=np.load(directory / "full_lengths.npy", mmap_mode="r"),
+        )
+
+    @classmethod
+    def build(
+        cls, store: ChunkStore, tokenizer: Tokenizer, directory: Path
+    ) -> TokenTable:
+        """Tokenise every row as a document, or reuse what is there for these texts."""
+        key = {"texts": store.text_digest, "tokenizer": tokenizer.fingerprint}
+        done = directory / "done.json"
+        if done.is_file() and json.loads(done.read_text()) == key:
+            return cls.open(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        done.unlink(missing_ok=True)
+        _write(store, tokenizer, directory)
+        done.write_text(json.dumps(key))
+        return cls.open(directory)
+
+
+def _write(store: ChunkStore, tokenizer: Tokenizer, directory: Path) -> None:
+    offsets = np.zeros(len(store) + 1, dtype=np.int64)
+    full_lengths = np.zeros(len(store), dtype=np.int32)
+    with (directory / "ids.u32").open("wb") as stream:
+        for start in range(0, len(store), _TEXTS_A_CALL):
+            rows = range(start, min(start + _TEXTS_A_CALL, len(store)))
+            tokenised = tokenizer.encode([store.text(row) for row in rows], "document")
+            for row, ids, full in zip(
+                rows, tokenised.ids, tokenised.full_lengths, strict=True
+            ):
+                stream.write(ids.tobytes())
+                offsets[row + 1] = offsets[row] + len(ids)
+                full_lengths[row] = full
+    np.save(directory / "offsets.npy", offsets)
+    np.save(directory / "full_lengths.npy", full_lengths)
