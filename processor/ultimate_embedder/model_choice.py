@@ -1,0 +1,162 @@
+"""From what an operator typed, a key or a local folder, to a model's configuration.
+
+The registry goes first. A folder is described by the files that Hugging Face models
+carry: `config.json`, `sentence_bert_config.json`, `1_Pooling/config.json`,
+`config_sentence_transformers.json`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import catalogue
+from .config import ModelConfig, Pooling, RerankingConfig, SparseModelConfig
+from .errors import ModelError, UnknownModel
+
+_VECTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_POOLING: tuple[tuple[str, Pooling], ...] = (
+    ("pooling_mode_cls_token", "cls"),
+    ("pooling_mode_lasttoken", "last"),
+    ("pooling_mode_mean_tokens", "mean"),
+)
+
+
+def choose_dense(value: str) -> ModelConfig:
+    """Return the dense model of a registry key or of a local folder.
+
+    Raises:
+        UnknownModel: neither, naming the keys that exist and the nearest.
+        ModelError: the folder does not describe a model.
+    """
+    known = catalogue.KAGGLE_OPTIMIZED_MODELS
+    if value in known:
+        return known[value]
+    folder = _model_folder(value, "dense", known)
+    return describe_dense_folder(folder)
+
+
+def choose_sparse(value: str) -> SparseModelConfig:
+    """Return the sparse model of a registry key.
+
+    Raises:
+        UnknownModel: naming the keys that exist and the nearest.
+    """
+    known = catalogue.SPARSE_MODELS
+    if value in known:
+        return known[value]
+    raise _unknown("sparse", value, known, folders=False)
+
+
+def choose_rerank(value: str) -> RerankingConfig:
+    """Return the CrossEncoder of a registry key or of a local folder.
+
+    Raises:
+        UnknownModel: neither, naming the keys that exist and the nearest.
+        ModelError: the folder does not describe a model.
+    """
+    known = catalogue.RERANKING_MODELS
+    if value in known:
+        return known[value]
+    folder = _model_folder(value, "rerank", known)
+    window = _read(folder / "config.json").get("max_position_embeddings")
+    return RerankingConfig(
+        name=_vector_name(folder),
+        hf_model_id=str(folder),
+        max_tokens=min(512, window) if _is_count(window) else 512,
+        licence="see the folder",
+    )
+
+
+def describe_dense_folder(folder: Path) -> ModelConfig:
+    """Return the configuration that a dense model's own files state.
+
+    Raises:
+        ModelError: without a width or a window in them.
+    """
+    model = _read(folder / "config.json")
+    sentence = _read(folder / "sentence_bert_config.json", optional=True)
+    width = model.get("hidden_size")
+    window = sentence.get("max_seq_length") or model.get("max_position_embeddings")
+    if not _is_count(width) or not _is_count(window):
+        raise ModelError(
+            f"{folder / 'config.json'} names no hidden_size or no window "
+            "(max_position_embeddings).",
+            cure="Give the folder of an embedding model in Hugging Face layout.",
+        )
+    prompts = _read(folder / "config_sentence_transformers.json", optional=True).get(
+        "prompts"
+    )
+    prompts = prompts if isinstance(prompts, dict) else {}
+    return ModelConfig(
+        name=_vector_name(folder),
+        hf_model_id=str(folder),
+        vector_dim=width,
+        max_tokens=window,
+        query_prefix=str(prompts.get("query") or ""),
+        document_prefix=str(prompts.get("document") or ""),
+        pooling=_pooling(folder),
+        licence="see the folder",
+    )
+
+
+def _pooling(folder: Path) -> Pooling:
+    modes = _read(folder / "1_Pooling" / "config.json", optional=True)
+    for key, pooling in _POOLING:
+        if modes.get(key) is True:
+            return pooling
+    return "mean"
+
+
+def _model_folder(value: str, kind: str, known: Iterable[str]) -> Path:
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise _unknown(kind, value, known, folders=True)
+    return folder.resolve()
+
+
+def _unknown(
+    kind: str, value: str, known: Iterable[str], *, folders: bool
+) -> UnknownModel:
+    keys = sorted(known)
+    by_folded = {key.casefold(): key for key in keys}
+    near = difflib.get_close_matches(value.casefold(), list(by_folded), n=1)
+    hint = f"Did you mean '{by_folded[near[0]]}'? " if near else ""
+    nor = ", nor is it a folder" if folders else ""
+    return UnknownModel(
+        f"No {kind} model is called '{value}'{nor}.",
+        cure=f"{hint}Known: {', '.join(keys)}.",
+    )
+
+
+def _vector_name(folder: Path) -> str:
+    name = folder.name
+    if not _VECTOR_NAME.fullmatch(name):
+        raise ModelError(
+            f"The model folder '{name}' cannot name a vector and its files.",
+            cure="Rename it: letters, digits, dots, hyphens and underscores.",
+        )
+    return name
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _read(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if optional and not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"Cannot read {path}: {type(error).__name__}.",
+            cure="Give the folder of a model in Hugging Face layout.",
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no JSON object.")
+    return content

@@ -1,0 +1,380 @@
+"""The settings of a run, and which layer decided each.
+
+Five layers, a later one wins: built-in defaults (of the profile, and of the machine
+where it is a Kaggle notebook), the config file, `.env`, the environment, the command
+line. This is the only reader of the environment; it changes nothing in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from .catalogue import profile as find_profile
+from .config import (
+    ALL_EXPORTS,
+    DEFAULT_GPU_MEMORY_CAP_BYTES,
+    KaggleGPUConfig,
+    ModelConfig,
+    PipelineConfig,
+    Provenance,
+    RerankingConfig,
+    SparseModelConfig,
+)
+from .errors import UnknownModel, UsageError
+from .model_choice import choose_dense, choose_rerank, choose_sparse
+from .setting_table import SETTINGS, Setting
+
+_Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
+
+CONFIG_FILE = "ultimate-embedder.toml"
+KAGGLE_ROOT = Path("/kaggle")
+
+DEFAULT_LAYER = "default"
+FILE_LAYER = "config file"
+DOTENV_LAYER = ".env"
+ENVIRONMENT_LAYER = "environment"
+COMMAND_LAYER = "command line"
+
+_OWN_PREFIX = "EMBEDDER_"
+_READ_BY_LIBRARIES = re.compile(
+    r"HF_(?!HUB_OFFLINE$)|CUDA_|OTEL_(?!EXPORTER_OTLP_ENDPOINT$)"
+)
+_MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
+    "collections": (),
+    "enable_rerank": True,
+    "enable_sparse": True,
+    "rerank_batch_cap": None,
+    "rerank_timeout": None,
+    "queries": None,
+    "probes": True,
+    "sparse_device": "cpu",
+    "gpu_memory_cap": DEFAULT_GPU_MEMORY_CAP_BYTES,
+    "workers": 0,
+    "jsonl_layout": "qdrant",
+    "exports": ALL_EXPORTS,
+    "bm25_profile": "qdrant-word",
+    "baseline": None,
+    "resume": True,
+    "offline": False,
+    "redact_queries": False,
+    "skip_failed_models": False,
+    "seed": 0,
+    "log_format": None,
+    "log_level": "info",
+    "metrics_port": None,
+    "metrics_textfile": None,
+    "otlp_endpoint": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A setting's value with the layer and the place that decided it."""
+
+    value: Any
+    layer: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportingConfig:
+    """How a run tells what it does. `log_format` None: rich on a terminal."""
+
+    log_format: str | None = None
+    log_level: str = "info"
+    metrics_port: int | None = None
+    metrics_textfile: Path | None = None
+    otlp_endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """Defaults of a command that stand above those of the profile."""
+
+    name: str
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run was told. `notes` are one-line remarks for the operator."""
+
+    pipeline: PipelineConfig
+    reporting: ReportingConfig
+    notes: tuple[str, ...] = ()
+
+
+def resolve(
+    command_line: Mapping[str, tuple[object, str]],
+    *,
+    config_file: Path | None = None,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    kaggle_root: Path = KAGGLE_ROOT,
+    preset: Preset | None = None,
+) -> Settings:
+    """Return the settings of a run.
+
+    `command_line` maps a key to its value and the option that gave it. The config file
+    and `.env` are looked for in `directory`, the current one unless told. Raises
+    `UsageError` naming the place, the value and what is allowed there.
+    """
+    decisions, notes = decide(
+        command_line,
+        config_file=config_file,
+        directory=directory,
+        environment=environment,
+        kaggle_root=kaggle_root,
+        preset=preset,
+    )
+    return Settings(
+        pipeline=_pipeline(decisions), reporting=_reporting(decisions), notes=notes
+    )
+
+
+def decide(
+    command_line: Mapping[str, tuple[object, str]],
+    *,
+    config_file: Path | None = None,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    kaggle_root: Path = KAGGLE_ROOT,
+    preset: Preset | None = None,
+) -> tuple[dict[str, Decision], tuple[str, ...]]:
+    """Return the decision for each key, and remarks; see `resolve`."""
+    here = directory if directory is not None else Path.cwd()
+    variables = environment if environment is not None else os.environ
+    dotenv, dotenv_notes = _dotenv_layer(here / ".env")
+    given: dict[str, Decision] = {
+        **_file_layer(here, config_file),
+        **dotenv,
+        **_variable_layer(variables, ENVIRONMENT_LAYER, {}),
+        **_command_layer(command_line),
+    }
+    defaults = _defaults(given.get("profile"), kaggle_root, preset)
+    notes = (*dotenv_notes, *_own_but_unknown(variables, "the environment"))
+    return {**defaults, **given}, notes
+
+
+def on_kaggle(root: Path = KAGGLE_ROOT) -> bool:
+    """Say whether this is a Kaggle notebook: both of its folders exist."""
+    return (root / "input").is_dir() and (root / "working").is_dir()
+
+
+def _defaults(
+    profile: Decision | None, kaggle_root: Path, preset: Preset | None
+) -> dict[str, Decision]:
+    kaggle = on_kaggle(kaggle_root)
+    machine = "Kaggle folders" if kaggle else "built in"
+    default_profile = "kaggle-t4x2" if kaggle else "embedded"
+    chosen = find_profile(profile.value if profile else default_profile)
+    by_machine: dict[str, object] = {
+        "profile": default_profile,
+        "chunked_dir": kaggle_root / "input" if kaggle else Path("Chunked"),
+        "output_dir": kaggle_root / "working" if kaggle else Path("Embeddings"),
+    }
+    by_profile: dict[str, object] = {
+        "ensemble_models": chosen.dense,
+        "sparse_models": chosen.sparse,
+        "rerank_model": chosen.rerank,
+        "device": chosen.device,
+    }
+    layers: tuple[tuple[str, Mapping[str, object]], ...] = (
+        ("built in", _MACHINE_FREE_DEFAULTS),
+        (machine, by_machine),
+        (f"profile {chosen.name}", by_profile),
+        (f"preset {preset.name}" if preset else "", preset.values if preset else {}),
+    )
+    return {
+        key: Decision(value, DEFAULT_LAYER, source)
+        for source, values in layers
+        for key, value in values.items()
+    }
+
+
+def _file_layer(here: Path, config_file: Path | None) -> dict[str, Decision]:
+    path = config_file if config_file is not None else here / CONFIG_FILE
+    if config_file is None and not path.is_file():
+        return {}
+    try:
+        content = path.read_text(encoding="utf-8")
+        table = tomllib.loads(content)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Cannot read the config file {path}: {error}.") from error
+    decisions = {}
+    for key, value in table.items():
+        place = f"{path.name}:{_toml_line(content, key)}"
+        if key not in SETTINGS:
+            raise UsageError(
+                f"{place}: there is no setting '{key}'.", cure=_near(key, SETTINGS)
+            )
+        parsed = _parse(SETTINGS[key].parse, value, f"{place}: {key}")
+        if isinstance(parsed, Path):
+            parsed = path.parent / parsed
+        decisions[key] = Decision(parsed, FILE_LAYER, place)
+    return decisions
+
+
+def _toml_line(content: str, key: str) -> int:
+    name = rf"[\[\"']*{re.escape(key)}[\"']?"
+    found = re.search(rf"(?m)^[ \t]*{name}[ \t]*[=.\]]", content)
+    return content[: found.start()].count("\n") + 1 if found else 1
+
+
+def _dotenv_layer(path: Path) -> tuple[dict[str, Decision], list[str]]:
+    if not path.is_file():
+        return {}, []
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Cannot read {path.name}: {error}.") from error
+    lines = _dotenv_lines(content)
+    values = dotenv_values(stream=io.StringIO(content))
+    variables = {key: value for key, value in values.items() if value is not None}
+    notes = _own_but_unknown(variables, ".env")
+    notes += [
+        f".env:{lines[name]}: {name} is read by a library, which looks in the "
+        "environment only: export it."
+        for name in variables
+        if _READ_BY_LIBRARIES.match(name)
+    ]
+    return _variable_layer(variables, DOTENV_LAYER, lines), notes
+
+
+def _dotenv_lines(content: str) -> dict[str, int]:
+    lines = {}
+    for binding in parse_stream(io.StringIO(content)):
+        original = binding.original.string
+        blank = original[: len(original) - len(original.lstrip())].count("\n")
+        line = binding.original.line + blank
+        if binding.error:
+            raise UsageError(
+                f".env:{line}: not of the form NAME=value: {original.strip()[:40]!r}."
+            )
+        if binding.key is not None:
+            lines[binding.key] = line
+    return lines
+
+
+def _variable_layer(
+    variables: Mapping[str, str], layer: str, lines: Mapping[str, int]
+) -> dict[str, Decision]:
+    decisions = {}
+    for key, setting in SETTINGS.items():
+        name = setting.variable
+        value = variables.get(name, "") if name else ""
+        if not name or not value.strip():
+            continue  # an empty variable counts as one that is not set
+        source = f".env:{lines[name]}" if name in lines else name
+        place = f"{source}: {name}" if name in lines else name
+        parsed = _parse(setting.parse_variable or setting.parse, value, place)
+        decisions[key] = Decision(parsed, layer, source)
+    return decisions
+
+
+def _command_layer(
+    command_line: Mapping[str, tuple[object, str]],
+) -> dict[str, Decision]:
+    return {
+        key: Decision(_parse(SETTINGS[key].parse, value, option), COMMAND_LAYER, option)
+        for key, (value, option) in command_line.items()
+    }
+
+
+def _parse(parser: Any, value: object, place: str) -> object:
+    try:
+        return parser(value)
+    except ValueError as error:
+        shown = value if isinstance(value, str) else repr(value)
+        raise UsageError(f"{place} is '{shown}'; {error}.") from None
+
+
+def _own_but_unknown(variables: Mapping[str, str], place: str) -> list[str]:
+    known = [setting.variable for setting in SETTINGS.values() if setting.variable]
+    return [
+        f"{name} in {place} is no setting and changes nothing. {_near(name, known)}"
+        for name in sorted(variables)
+        if name.startswith(_OWN_PREFIX) and name not in known
+    ]
+
+
+def _near(name: str, known: Mapping[str, Setting] | list[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known)}."
+
+
+def _pipeline(decisions: Mapping[str, Decision]) -> PipelineConfig:
+    value = {key: decision.value for key, decision in decisions.items()}
+    (rerank,) = _choose(choose_rerank, decisions["rerank_model"])
+    if value["rerank_batch_cap"] is not None:
+        rerank = replace(rerank, batch_cap=value["rerank_batch_cap"])
+    same_name = value.keys() & {field.name for field in fields(PipelineConfig)}
+    return PipelineConfig(
+        **{key: value[key] for key in same_name},
+        dense=_choose(choose_dense, decisions["ensemble_models"]),
+        sparse=_choose(choose_sparse, decisions["sparse_models"]),
+        rerank=rerank,
+        gpu=_gpu(value),
+        rerank_timeout_seconds=value["rerank_timeout"],
+        provenance=_provenance(decisions),
+    )
+
+
+def _choose(chooser: Callable[[str], _Model], decision: Decision) -> tuple[_Model, ...]:
+    keys = decision.value if isinstance(decision.value, tuple) else (decision.value,)
+    try:
+        return tuple(chooser(key) for key in keys)
+    except UnknownModel as error:
+        place = f"{decision.source}: {error.message}"
+        raise UnknownModel(place, cure=error.cure) from None
+
+
+def _gpu(value: Mapping[str, Any]) -> KaggleGPUConfig:
+    device: str = value["device"]
+    return KaggleGPUConfig(
+        backend=device.partition(":")[0],
+        devices=tuple(device.split(",")) if ":" in device else (),
+        memory_cap_bytes=value["gpu_memory_cap"],
+        workers=value["workers"],
+    )
+
+
+def _reporting(decisions: Mapping[str, Decision]) -> ReportingConfig:
+    keys = ("log_format", "log_level", "metrics_port", "metrics_textfile")
+    return ReportingConfig(
+        **{key: decisions[key].value for key in (*keys, "otlp_endpoint")}
+    )
+
+
+def _provenance(decisions: Mapping[str, Decision]) -> tuple[Provenance, ...]:
+    return tuple(
+        Provenance(
+            key=key,
+            value=show(decisions[key].value),
+            source=decisions[key].source,
+            layer=decisions[key].layer,
+        )
+        for key in SETTINGS
+    )
+
+
+def show(value: object) -> str:
+    """Return a setting's value as a person would type it; `-` where there is none."""
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    return str(value)
