@@ -1,0 +1,227 @@
+"""One log line for each event worth reading, plain or JSON.
+
+Batches are not logged: progress and metrics count them. Lines hold names and figures,
+never the text of a chunk or a query.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, TextIO
+
+import orjson
+
+from . import events as ev
+from .printable import printable
+
+Level = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["plain", "json"]
+
+_SEVERITY: Final[Mapping[Level, int]] = MappingProxyType(
+    {"debug": 10, "info": 20, "warning": 30, "error": 40}
+)
+
+
+def _level(event: ev.Event) -> Level:
+    match event:
+        case ev.CollectionFinished(error=str()):
+            return "error"
+        case ev.RunFinished(exit_code=code) if code != 0:
+            return "error"
+        case (
+            ev.ItemQuarantined()
+            | ev.FallbackUsed()
+            | ev.MemoryRetried()
+            | ev.Warned()
+            | ev.StageFinished(fallback_reason=str())
+        ):
+            return "warning"
+        case ev.StageStarted() | ev.LeaseChanged():
+            return "debug"
+        case _:
+            return "info"
+
+
+def _named(stage: str, model: str | None, collection: str) -> str:
+    return f"{collection}: {stage} {model}" if model else f"{collection}: {stage}"
+
+
+def _rate(items: int, seconds: float) -> str:
+    return f", {items / seconds:,.1f}/s" if seconds > 0 else ""
+
+
+def _run_started(event: ev.RunStarted) -> str:
+    return f"Run {event.run_id} started over {', '.join(event.collections)}"
+
+
+def _run_finished(event: ev.RunFinished) -> str:
+    return (
+        f"Run {event.run_id} ended with exit code {event.exit_code} "
+        f"after {event.seconds:,.1f} s"
+    )
+
+
+def _collection_started(event: ev.CollectionStarted) -> str:
+    return f"{event.collection}: started"
+
+
+def _collection_finished(event: ev.CollectionFinished) -> str:
+    if event.error is not None:
+        return f"{event.collection}: failed. {event.error}"
+    return (
+        f"{event.collection}: published, {event.chunks:,} chunks "
+        f"in {event.seconds:,.1f} s"
+    )
+
+
+def _stage_started(event: ev.StageStarted) -> str:
+    total = "" if event.total is None else f", {event.total:,} {event.unit}"
+    before = f", {event.done_before:,} done before" if event.done_before else ""
+    name = _named(event.stage, event.model, event.collection)
+    return f"{name} started{total}{before}"
+
+
+def _stage_finished(event: ev.StageFinished) -> str:
+    parts = [
+        f"{_named(event.stage, event.model, event.collection)} finished, "
+        f"{event.items:,} in {event.seconds:,.1f} s"
+        f"{_rate(event.items, event.seconds)} on {event.device}"
+    ]
+    if event.tokens:
+        parts.append(f"{event.tokens:,} tokens")
+    if event.gpu_peak_bytes is not None:
+        parts.append(f"peak {event.gpu_peak_bytes / 2**30:.2f} GiB")
+    if event.candidates is not None:
+        parts.append(f"{event.candidates:,} candidates")
+    if event.fallback_reason is not None:
+        parts.append(f"by fallback ({event.fallback_reason})")
+    return ", ".join(parts)
+
+
+def _stage_skipped(event: ev.StageSkipped) -> str:
+    layer = f" ({event.layer})" if event.layer else ""
+    return f"{event.collection}: {event.stage} skipped, {event.reason}{layer}"
+
+
+def _quarantined(event: ev.ItemQuarantined) -> str:
+    place = event.file if event.index is None else f"{event.file} [{event.index}]"
+    detail = f", {event.detail}" if event.detail else ""
+    return f"{event.collection}: set aside {place}: {event.reason}{detail}"
+
+
+def _fallback(event: ev.FallbackUsed) -> str:
+    return f"{event.collection}: {event.stage} fell back, {event.reason}"
+
+
+def _memory_retried(event: ev.MemoryRetried) -> str:
+    return (
+        f"{event.stage} {event.model}: out of memory on {event.device}, "
+        f"batches now hold {event.budget_tokens:,} tokens"
+    )
+
+
+def _lease_changed(event: ev.LeaseChanged) -> str:
+    return (
+        f"{event.model} {event.action} {event.device}: "
+        f"{event.before_bytes / 2**30:.2f} GiB before, "
+        f"peak {event.peak_bytes / 2**30:.2f}, after {event.after_bytes / 2**30:.2f}, "
+        f"cap {event.cap_bytes / 2**30:.2f}"
+    )
+
+
+def _warned(event: ev.Warned) -> str:
+    return f"{event.collection}: {event.message}" if event.collection else event.message
+
+
+_SENTENCES: Final[Mapping[type[ev.Event], Callable[[Any], str]]] = MappingProxyType(
+    {
+        ev.RunStarted: _run_started,
+        ev.RunFinished: _run_finished,
+        ev.CollectionStarted: _collection_started,
+        ev.CollectionFinished: _collection_finished,
+        ev.StageStarted: _stage_started,
+        ev.StageFinished: _stage_finished,
+        ev.StageSkipped: _stage_skipped,
+        ev.ItemQuarantined: _quarantined,
+        ev.FallbackUsed: _fallback,
+        ev.MemoryRetried: _memory_retried,
+        ev.LeaseChanged: _lease_changed,
+        ev.Warned: _warned,
+    }
+)
+
+
+def _timestamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def _jsonable(value: Any) -> Any:
+    match value:
+        case str():
+            return printable(value)
+        case Mapping():
+            return {printable(str(key)): _jsonable(item) for key, item in value.items()}
+        case tuple():
+            return [_jsonable(item) for item in value]
+        case _:
+            return value
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+class LogListener:
+    """Writes a line an event to `stream`, from `level` upwards.
+
+    Without a stream it is whatever `sys.stderr` is at that moment, so that lines pass
+    above a live progress display instead of through it.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_format: LogFormat = "plain",
+        level: Level = "info",
+        stream: TextIO | None = None,
+    ) -> None:
+        self._format = log_format
+        self._threshold = _SEVERITY[level]
+        self._stream = stream
+
+    def __call__(self, event: ev.Event) -> None:
+        """Write the line of `event`, if it has one at this level."""
+        sentence = _SENTENCES.get(type(event))
+        level = _level(event)
+        if sentence is None or _SEVERITY[level] < self._threshold:
+            return
+        line = (
+            self._json(event, level)
+            if self._format == "json"
+            else f"{_timestamp(event.at)} {level.upper():7} "
+            f"{printable(sentence(event), limit=1000)}"
+        )
+        stream = self._stream or sys.stderr
+        stream.write(line + "\n")
+        stream.flush()
+
+    def close(self) -> None:
+        """Nothing is held: every line is out when its event has been heard."""
+
+    @staticmethod
+    def _json(event: ev.Event, level: Level) -> str:
+        record: dict[str, Any] = {
+            "at": _timestamp(event.at),
+            "level": level,
+            "event": _snake(type(event).__name__),
+        }
+        record |= {
+            field.name: _jsonable(getattr(event, field.name))
+            for field in fields(event)
+            if field.name != "at"
+        }
+        return orjson.dumps(record).decode()

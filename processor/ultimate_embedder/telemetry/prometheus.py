@@ -1,0 +1,276 @@
+"""The run as Prometheus metrics, in a textfile for the node exporter or over HTTP.
+
+Names and labels stand in `names`; the registry is our own, so that nothing of the
+process leaks in and two runs in one process do not meet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Final, Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+    write_to_textfile,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from ..errors import UsageError
+from . import events as ev
+from . import names
+from .printable import printable
+
+_BATCH_BUCKETS: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_EXPORT_BUCKETS: Final = (
+    0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0,
+)  # fmt: skip
+_REASON_LENGTH: Final = 80  # a label value, not a message
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+class _Server(Protocol):
+    """What is used of the HTTP server."""
+
+    server_port: int
+
+    def shutdown(self) -> None: ...
+    def server_close(self) -> None: ...
+
+
+class _Registry(CollectorRegistry):
+    """Without the library's `_created` series: nobody reads them, all would store
+    them."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in super().collect():
+            family.samples = [
+                sample
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+            yield family
+
+
+def _last_success(path: Path) -> float | None:
+    """Return the time of the last success that an earlier run left in the textfile."""
+    try:
+        families = list(text_string_to_metric_families(path.read_text("utf-8")))
+    except (OSError, ValueError):
+        return None  # none yet, or not ours: it will be replaced
+    for family in families:
+        if family.name == names.LAST_SUCCESS and family.samples:
+            return float(family.samples[0].value)
+    return None
+
+
+class PrometheusListener:
+    """Keeps the metrics; writes `textfile` at the end of each stage and of the run.
+
+    The textfile appears by rename: a reader sees the old one or the new one. The time
+    of the last success is carried over from the file that is replaced.
+
+    Raises:
+        UsageError: the folder of the textfile does not exist.
+    """
+
+    def __init__(self, textfile: Path | None = None) -> None:
+        if textfile is not None and not textfile.parent.is_dir():
+            raise UsageError(
+                f"Metrics cannot be written to {textfile}: its folder does not exist."
+            )
+        self.registry: CollectorRegistry = _Registry()
+        self._textfile = textfile
+        self._reported = False
+        self._server: _Server | None = None
+        self._thread: Thread | None = None
+        self._success: Gauge | None = None
+        self._units: dict[tuple[str, str, str | None], str] = {}
+        self._counted: dict[tuple[str, str, str | None], int] = {}
+        self._stage_of_model: dict[str, str] = {}
+        self._make_metrics()
+        before = _last_success(textfile) if textfile is not None else None
+        if before is not None:
+            self._succeeded(before)
+
+    def __call__(self, event: ev.Event) -> None:
+        """Count what `event` says."""
+        match event:
+            case ev.StageStarted():
+                self._stage_started(event)
+            case ev.BatchFinished():
+                self._batch(event)
+            case ev.StageFinished():
+                self._stage_finished(event)
+                self.write()
+            case ev.ItemQuarantined():
+                self._chunks.labels("read", "quarantined").inc()
+            case ev.FallbackUsed():
+                reason = printable(event.reason, _REASON_LENGTH)
+                self._fallbacks.labels(event.stage, reason).inc()
+            case ev.MemoryRetried():
+                self._oom_retries.labels(event.stage).inc()
+            case ev.LeaseChanged():
+                self._lease(event)
+            case ev.RunFinished():
+                if event.exit_code == 0:
+                    self._succeeded(event.at)
+                self.write()
+
+    def serve(self, port: int) -> int:
+        """Serve `/metrics` on the loopback address; return the port (0 picks one).
+
+        Raises:
+            UsageError: the port cannot be had.
+        """
+        try:
+            server, self._thread = start_http_server(
+                port, addr="127.0.0.1", registry=self.registry
+            )
+        except (OSError, OverflowError) as error:
+            raise UsageError(
+                f"Metrics cannot be served on port {port}: {error}.",
+                cure="Choose another with --metrics-port.",
+            ) from error
+        self._server = server
+        return int(server.server_port)
+
+    def write(self) -> None:
+        """Replace the textfile. A failure is reported once and stops nothing."""
+        if self._textfile is None:
+            return
+        try:
+            write_to_textfile(str(self._textfile), self.registry)
+        except OSError as error:
+            if not self._reported:
+                _LOGGER.warning("Metrics are not being written: %s", error)
+            self._reported = True
+
+    def close(self) -> None:
+        """Write the textfile a last time and stop serving."""
+        self.write()
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+    def _make_metrics(self) -> None:
+        self._latency = {
+            "dense": self._histogram("dense", "Seconds for a batch of dense vectors."),
+            "sparse": self._histogram(
+                "sparse", "Seconds for a batch of sparse vectors."
+            ),
+            "rerank": self._histogram("rerank", "Seconds to rerank one query."),
+            "export": self._histogram("export", "Seconds to export one collection."),
+        }
+        self._gpu_peak = self._gauge(
+            names.GPU_PEAK_BYTES, "Most device memory in use, device-wide, in bytes."
+        )
+        self._gpu_cap = self._gauge(
+            names.GPU_CAP_BYTES, "Limit of device memory in bytes."
+        )
+        self._candidates = self._gauge(
+            names.CANDIDATE_COUNT,
+            "Candidates of a query that the stage saw in its latest run.",
+        )
+        self._chunks = self._counter(
+            names.CHUNKS_TOTAL,
+            "Chunks by stage, summed over models: done, resumed from an earlier run, "
+            "quarantined.",
+        )
+        self._tokens = self._counter(
+            names.TOKENS_TOTAL,
+            "Tokens by model: embedded, padded (positions computed in all), truncated.",
+        )
+        self._fallbacks = self._counter(
+            names.FALLBACK_TOTAL, "Times a stage used its second choice."
+        )
+        self._oom_retries = self._counter(
+            names.OOM_RETRIES_TOTAL,
+            "Times a batch was made smaller for lack of memory.",
+        )
+        for stage in ("dense", "sparse", "rerank"):
+            self._oom_retries.labels(stage)  # present at 0, so that a rise is a rise
+
+    def _histogram(self, stage: ev.Stage, text: str) -> Histogram:
+        buckets = _EXPORT_BUCKETS if stage == "export" else _BATCH_BUCKETS
+        return Histogram(
+            names.LATENCY_METRICS[stage], text, buckets=buckets, registry=self.registry
+        )
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, names.METRIC_LABELS[name], registry=self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, names.METRIC_LABELS[name], registry=self.registry)
+
+    def _stage_started(self, event: ev.StageStarted) -> None:
+        key = (event.stage, event.collection, event.model)
+        self._units[key] = event.unit
+        self._counted[key] = event.done_before
+        if event.model is not None:
+            self._stage_of_model[event.model] = event.stage
+        if event.unit == "chunks" and event.done_before:
+            self._chunks.labels(event.stage, "resumed").inc(event.done_before)
+
+    def _batch(self, event: ev.BatchFinished) -> None:
+        key = (event.stage, event.collection, event.model)
+        if event.stage in self._latency and event.stage != "export":
+            self._latency[event.stage].observe(event.seconds)
+        self._counted[key] = self._counted.get(key, 0) + event.items
+        if self._units.get(key) == "chunks":
+            self._chunks.labels(event.stage, "done").inc(event.items)
+        if event.model is None:
+            return
+        for kind, tokens in (
+            ("embedded", event.tokens),
+            ("padded", event.padded_tokens),
+            ("truncated", event.truncated_tokens),
+        ):
+            if tokens:
+                self._tokens.labels(event.model, kind).inc(tokens)
+
+    def _stage_finished(self, event: ev.StageFinished) -> None:
+        key = (event.stage, event.collection, event.model)
+        unit, counted = self._units.pop(key, None), self._counted.pop(key, 0)
+        if unit == "chunks" and event.items > counted:  # a stage without batches
+            self._chunks.labels(event.stage, "done").inc(event.items - counted)
+        if event.stage == "export":
+            self._latency["export"].observe(event.seconds)
+        if event.candidates is not None:
+            self._candidates.labels(event.stage).set(event.candidates)
+        if event.gpu_peak_bytes is not None:
+            self._peak(event.stage, event.device, event.gpu_peak_bytes)
+
+    def _lease(self, event: ev.LeaseChanged) -> None:
+        if event.device == "cpu":
+            return
+        self._gpu_cap.labels(event.device).set(event.cap_bytes)
+        stage = self._stage_of_model.get(event.model)
+        if stage is not None:
+            self._peak(stage, event.device, event.peak_bytes)
+
+    def _peak(self, stage: str, device: str, peak_bytes: int) -> None:
+        """Keep the highest peak seen."""
+        before = self.registry.get_sample_value(
+            names.GPU_PEAK_BYTES, {"stage": stage, "device": device}
+        )
+        self._gpu_peak.labels(stage, device).set(max(peak_bytes, before or 0))
+
+    def _succeeded(self, at: float) -> None:
+        """Set the time of the last success; until there is one, there is no sample."""
+        if self._success is None:
+            self._success = self._gauge(
+                names.LAST_SUCCESS, "When a run last ended with exit code 0."
+            )
+        self._success.set(at)
