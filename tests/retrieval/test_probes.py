@@ -1,0 +1,243 @@
+"""Probes: which chunks ask, what they ask, and that the draw follows from content."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_measures import RR, Qrel, R, ScoredDoc, nDCG
+
+from processor.ultimate_embedder.probes import draw_probes
+from processor.ultimate_embedder.quality import QualityCard, figures, quality_card
+from processor.ultimate_embedder.questions import find_question
+from processor.ultimate_embedder.records import Chunk, Metadata
+
+BODY = "An index of this kind keeps the points of a segment in memory and on disk."
+
+
+def chunk(text: str, name: str = "a.md", index: int = 0, **metadata: object) -> Chunk:
+    fields: Metadata = dict(metadata)
+    return Chunk(f"c:s:{name}:chunk:{index}", "c", "s", name, index, text, fields)
+
+
+ASKING = [
+    (
+        "a Markdown heading",
+        chunk(f"## How payload indexes work\n\n{BODY}"),
+        "How payload indexes work",
+        BODY,
+    ),
+    (
+        "a closed heading with markup, numbering and an anchor",
+        chunk(f"\n### 3.1 Using `on_disk` with **HNSW** graphs {{#hnsw}} ###\n{BODY}"),
+        "Using on_disk with HNSW graphs",
+        BODY,
+    ),
+    (
+        "a heading whose line break was lost",
+        chunk(f"## System Purpose Here  {BODY}", heading_text="System Purpose Here"),
+        "System Purpose Here",
+        BODY,
+    ),
+    (
+        "a heading with a link",
+        chunk(f"# The [payload index](https://x.y/z) explained\n{BODY}"),
+        "The payload index explained",
+        BODY,
+    ),
+    (
+        "an underlined heading",
+        chunk(f"Filtering by payload\n====================\n\n{BODY}", "a.rst"),
+        "Filtering by payload",
+        BODY,
+    ),
+    (
+        "a heading between two lines",
+        chunk(
+            "********************\nFiltering by payload\n********************\n" + BODY,
+            "a.rst",
+        ),
+        "Filtering by payload",
+        BODY,
+    ),
+    (
+        "a docstring",
+        chunk(
+            "def top(scores: list[float],\n        k: int) -> list[int]:\n"
+            '    """Select the best rows. Ties stand by\n    row.\n    """\n'
+            "    order = sorted(range(len(scores)), key=scores.__getitem__)\n"
+            "    return order[:k]\n",
+            "a.py",
+        ),
+        "Select the best rows.",
+        "def top(scores: list[float],\n        k: int) -> list[int]:\n"
+        '    """ Ties stand by\n    row.\n    """\n'
+        "    order = sorted(range(len(scores)), key=scores.__getitem__)\n"
+        "    return order[:k]",
+    ),
+    (
+        "a module's docstring over two lines",
+        chunk(
+            f"'''Reads postings\nfrom disk lazily'''\nTEXT = '{BODY}'",
+            "m",
+            language="python",
+        ),
+        "Reads postings from disk lazily",
+        f"''''''\nTEXT = '{BODY}'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("asking", "question", "masked"),
+    [case[1:] for case in ASKING],
+    ids=[case[0] for case in ASKING],
+)
+def test_a_heading_or_docstring_asks_and_is_taken_out(
+    asking: Chunk, question: str, masked: str
+) -> None:
+    found = find_question(asking)
+    assert found is not None
+    assert (found.text, found.masked_text) == (question, masked)
+
+
+SILENT = {
+    "plain prose": chunk(BODY),
+    "two words": chunk(f"# Payload index\n{BODY}"),
+    "a generic heading": chunk(f"## Purpose and Scope\n{BODY}"),
+    "another generic heading": chunk(f"## Table of Contents\n{BODY}"),
+    "a heading alone": chunk("# How payload indexes work"),
+    "a very long line": chunk(f"# {'word ' * 60}\n{BODY}"),
+    "a heading further down": chunk(f"{BODY}\n\n# How payload indexes work\n{BODY}"),
+    "a heading in metadata that is not there": chunk(
+        BODY, heading_text="How payload indexes work"
+    ),
+    "a docstring outside Python": chunk(f'"""Select the best rows."""\n{BODY}'),
+    "a comment in Python": chunk(f"x = 1\n# ------\n# {BODY}", "a.py"),
+}
+
+
+@pytest.mark.parametrize("silent", SILENT.values(), ids=SILENT.keys())
+def test_what_is_generic_short_or_no_heading_asks_nothing(silent: Chunk) -> None:
+    assert find_question(silent) is None
+
+
+def corpus(size: int) -> list[Chunk]:
+    return [
+        chunk(f"# About topic number w{i} here\n\n{BODY} Variant {i}.", f"{i:05}.md")
+        for i in range(size)
+    ]
+
+
+def test_probes_name_the_row_that_answers() -> None:
+    chunks = corpus(500)
+    probes = draw_probes(chunks, 200)
+    assert len(probes) == 200
+    for probe in probes:
+        assert probe.query.relevant_rows == (probe.row,)
+        assert probe.query.text in chunks[probe.row].text
+        assert probe.query.text not in probe.masked_text
+        assert probe.masked_text in chunks[probe.row].text
+    assert len({probe.query.query_id for probe in probes}) == 200
+
+
+@given(st.integers(0, 2**20), st.integers(0, 300))
+@settings(max_examples=15, deadline=None)
+def test_the_draw_depends_on_neither_order_nor_number(seed: int, count: int) -> None:
+    chunks = corpus(300)
+    shuffled = random.Random(seed).sample(chunks, len(chunks))
+    texts = [probe.query.text for probe in draw_probes(chunks, 200)]
+    assert [p.query.text for p in draw_probes(shuffled, 200)] == texts
+    fewer = [probe.query.text for probe in draw_probes(chunks, min(count, 200))]
+    assert fewer == texts[: min(count, 200)]
+
+
+def test_another_seed_draws_others() -> None:
+    chunks = corpus(500)
+    one, two = (
+        {probe.row for probe in draw_probes(chunks, 100, seed)} for seed in (0, 1)
+    )
+    assert len(one & two) < 60
+
+
+def test_more_chunks_than_are_held_still_give_the_smallest_places() -> None:
+    chunks = corpus(3000)
+    every = draw_probes(chunks, 3000)
+    assert len(every) == 3000
+    drawn = [probe.row for probe in draw_probes(chunks, 200)]
+    assert drawn == [probe.row for probe in every][:200]
+
+
+def test_a_question_asked_by_several_chunks_is_left_out() -> None:
+    twice = [
+        chunk(f"# How payload indexes work\n{BODY} {i}", f"{i}.md") for i in range(2)
+    ]
+    other = chunk(f"# how `Payload` indexes work!\n{BODY}", "other.md")
+    single = chunk(f"# How segments are merged\n{BODY}", "single.md")
+    probes = draw_probes([*twice, other, single], 10)
+    assert [probe.row for probe in probes] == [3]
+
+
+def test_a_hostile_text_is_looked_at_in_little_time() -> None:
+    for text in ("def f" + ":#" * 400_000, "# " * 400_000, "=" * 800_000 + "\n"):
+        find_question(chunk(text, "a.py"))
+        find_question(chunk(text, "a.md"))
+
+
+ranks_given = st.lists(
+    st.one_of(st.none(), st.integers(1, 100)), min_size=1, max_size=30
+)
+
+
+@given(ranks_given)
+@settings(max_examples=25, deadline=None)
+def test_figures_are_those_of_ir_measures(ranks: list[int | None]) -> None:
+    qrels = [Qrel(str(i), "answer", 1) for i in range(len(ranks))]
+    run = []
+    for i, rank in enumerate(ranks):
+        for place in range(1, 101):
+            name = "answer" if place == rank else f"d{place}"
+            run.append(ScoredDoc(str(i), name, float(1000 - place)))
+    measures = [RR @ 10, nDCG @ 10, R @ 10, R @ 100]
+    expected = ir_measures.calc_aggregate(measures, qrels, run)
+    ours = figures("fused", ranks, depth=100)
+    found = [ours.mrr_at_10, ours.ndcg_at_10, ours.recall_at_10, ours.recall_at_100]
+    for measure, estimate in zip(measures, found, strict=True):
+        assert estimate is not None
+        assert estimate.value == pytest.approx(expected[measure])
+        assert 0 <= estimate.low <= estimate.value + 1e-12
+        assert estimate.value - 1e-12 <= estimate.high <= 1
+
+
+def test_an_interval_is_seeded_and_close_to_the_binomial_one() -> None:
+    ranks = [1] * 150 + [None] * 50
+    one = figures("dense", ranks, depth=100, seed=3)
+    assert one == figures("dense", ranks, depth=100, seed=3)
+    assert one.recall_at_10 is not None
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 200)
+    assert one.recall_at_10.low == pytest.approx(0.75 - half, abs=0.015)
+    assert one.recall_at_10.high == pytest.approx(0.75 + half, abs=0.015)
+
+
+def test_a_measure_deeper_than_the_list_and_one_without_probes_are_absent() -> None:
+    reranked = figures("reranked", [1, None], depth=20)
+    assert reranked.recall_at_100 is None
+    assert reranked.recall_at_10 is not None
+    assert figures("dense", [], depth=100).mrr_at_10 is None
+
+
+def test_a_quality_card_survives_json() -> None:
+    card = quality_card(
+        {"dense": [1, 2, None], "reranked": [1]}, depths={"dense": 100, "reranked": 20}
+    )
+    assert QualityCard.model_validate_json(card.model_dump_json()) == card
+    assert card.probes == 3
+    assert card.stage("reranked") is not None
+    assert card.stage("sparse") is None
+    assert card.stages[0].mrr_at_10 is not None
+    assert re.fullmatch(r"0\.500 \[0\.\d+, 1\.000\]", str(card.stages[0].mrr_at_10))
