@@ -125,7 +125,7 @@ class ChunkStore:
 
     def text_hash(self, row: int) -> bytes:
         """Return the SHA-256 of the text at `row`, 32 bytes."""
-        return self._hashes[row].tobytes()
+        return bytes(self._hashes[row])
 
     def first_rows_of_texts(self) -> Int64Array:
         """Return int64 [rows]: for each row, the first row that has the same text."""

@@ -80,6 +80,10 @@ class Ledger:
             )
         return False
 
+    def start_over(self, name: str) -> None:
+        """Forget the finished batches of a pass: its files are gone."""
+        self._connection.execute("DELETE FROM batches WHERE pass = ?", (name,))
+
     def mark(self, name: str, record: BatchRecord) -> None:
         """Note that a batch is on disk. Call it after the data was synced."""
         self._connection.execute(

@@ -1,0 +1,91 @@
+"""Load a model, use it, gone: `with models.resident(config) as encoder`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from .config import ModelConfig
+from .encoders.sources import ModelLocation, locate_model
+from .encoders.tokenizer import HubTokenizer
+from .errors import UsageError
+from .hardware import this_machine
+
+if TYPE_CHECKING:
+    from .encoders.dense_torch import TorchDenseEncoder
+
+_BACKENDS = ("pytorch",)
+
+
+class ModelManager:
+    """Finds models and keeps one in memory for as long as a `with` block lasts."""
+
+    def __init__(self, *, offline: bool = False) -> None:
+        self.offline = offline
+
+    def locate(self, config: ModelConfig) -> ModelLocation:
+        """Return where the model's files are.
+
+        Raises:
+            ModelNotAvailable: they are not here and cannot be fetched.
+            UsageError: no backend here runs this model.
+        """
+        if config.backend not in _BACKENDS:
+            raise UsageError(
+                f"Model {config.name} needs the backend '{config.backend}'; this "
+                f"version has {', '.join(_BACKENDS)}.",
+                cure="Choose another model.",
+            )
+        return locate_model(
+            config.hf_model_id,
+            revision=config.revision,
+            package=config.package,
+            offline=self.offline,
+            weights_sha256=config.weights_sha256,
+        )
+
+    def tokenizer(self, config: ModelConfig) -> HubTokenizer:
+        """Return the model's tokenizer with its window and prompts."""
+        return HubTokenizer(
+            self.locate(config).path,
+            config.max_tokens,
+            query_prefix=config.query_prefix,
+            document_prefix=config.document_prefix,
+        )
+
+    def dtype(self, device: str) -> str:
+        """Return the fastest precision that `device` computes natively."""
+        if device == "cpu":
+            return this_machine().cpu_dtype
+        from .encoders.dense_torch import cuda_dtype
+
+        return cuda_dtype(device)
+
+    @contextmanager
+    def resident(
+        self, config: ModelConfig, *, device: str = "cpu", dtype: str | None = None
+    ) -> Iterator[TorchDenseEncoder]:
+        """Keep the model on `device` for the length of the block.
+
+        On the CPU torch computes with one thread meanwhile, see `one_thread`.
+
+        Raises:
+            ModelError: it cannot be loaded or is not what the registry says.
+        """
+        from .encoders.dense_torch import TorchDenseEncoder, one_thread
+
+        location = self.locate(config)
+        with one_thread() if device == "cpu" else nullcontext():
+            encoder = TorchDenseEncoder.load(
+                location.path,
+                config,
+                device=device,
+                dtype=dtype or self.dtype(device),
+            )
+            try:
+                yield encoder
+            finally:
+                del encoder
+                gc.collect()

@@ -1,0 +1,1 @@
+"""Stages: each takes what it needs, returns a result or raises."""

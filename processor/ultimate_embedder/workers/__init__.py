@@ -1,0 +1,1 @@
+"""Batches of a plan done by worker processes, or in this one."""

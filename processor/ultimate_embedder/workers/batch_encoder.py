@@ -1,0 +1,136 @@
+"""One batch of the plan: read its ids, encode, check, write in place, sync."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ..encoders.protocols import AttentionEncoder
+from ..errors import ModelError
+from ..planning import BatchPlan
+from ..records import Float32Array, Int64Array
+from ..token_table import TokenTable
+from .jobs import BatchReply, BatchRequest, EncodeJob
+
+UNIT_NORM_TOLERANCE = 1e-3
+_FLOAT32_BYTES = 4
+
+
+def create_vectors(path: Path, rows: int, dimension: int) -> None:
+    """Make a float32 .npy of [rows, dimension], to be filled row by row."""
+    np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.float32, shape=(rows, dimension)
+    ).flush()
+
+
+def create_attention(path: Path, tokens: int) -> None:
+    """Make a flat float32 file with a place for each token."""
+    with path.open("wb") as stream:
+        stream.truncate(tokens * _FLOAT32_BYTES)
+
+
+def save_plan(path: Path, plan: BatchPlan) -> None:
+    """Write a plan for workers to read."""
+    with path.open("wb") as stream:
+        np.savez(stream, rows=plan.rows, bounds=plan.bounds)
+
+
+class BatchEncoder:
+    """Does the batches of one job with one encoder."""
+
+    def __init__(self, job: EncodeJob, encoder: AttentionEncoder) -> None:
+        self._job = job
+        self._encoder = encoder
+        self._tokens = TokenTable.open(job.tokens)
+        with np.load(job.plan) as stored:
+            self._plan = BatchPlan(rows=stored["rows"], bounds=stored["bounds"])
+        self._vectors_start = np.load(job.vectors, mmap_mode="r").offset
+
+    def run(self, request: BatchRequest) -> BatchReply:
+        """Put the batch's outputs on disk and tell what it cost.
+
+        Raises:
+            ModelError: a vector is not finite or not of unit length.
+            DeviceOutOfMemory: the batch does not fit the device.
+        """
+        started = time.perf_counter()
+        rows = self._plan.batch(request.batch)
+        ids = [self._tokens.row(row) for row in rows]
+        if "attention" in request.outputs:
+            vectors, attention = self._encoder.encode_with_attention(ids)
+            self._write_attention(rows, attention)
+        else:
+            vectors = self._encoder.encode(ids)
+        if "dense" in request.outputs:
+            check_unit_vectors(vectors, self._job.model.name)
+            self._write_vectors(rows, vectors)
+        return BatchReply(
+            batch=request.batch,
+            outputs=request.outputs,
+            rows=len(rows),
+            tokens=sum(len(row) for row in ids),
+            padded_tokens=sum(self._encoder.padded_length(len(row)) for row in ids),
+            seconds=time.perf_counter() - started,
+            device=self._encoder.device,
+            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+    def _write_vectors(self, rows: Int64Array, vectors: Float32Array) -> None:
+        width = vectors.shape[1] * _FLOAT32_BYTES
+        _write_at(
+            self._job.vectors,
+            [
+                (self._vectors_start + int(row) * width, vector)
+                for row, vector in zip(rows, vectors, strict=True)
+            ],
+        )
+
+    def _write_attention(self, rows: Int64Array, attention: list[Float32Array]) -> None:
+        if self._job.attention is None:
+            raise ValueError("the job names no file for attention")
+        offsets = self._tokens.offsets
+        _write_at(
+            self._job.attention,
+            [
+                (int(offsets[row]) * _FLOAT32_BYTES, weights)
+                for row, weights in zip(rows, attention, strict=True)
+            ],
+        )
+
+
+def check_unit_vectors(vectors: Float32Array, model: str) -> None:
+    """Refuse vectors [n, dimension] that are not finite or not of unit length.
+
+    Raises:
+        ModelError: naming the model and what was found.
+    """
+    norms = np.linalg.norm(vectors, axis=1)
+    # A norm that is not finite fails the comparison too.
+    wrong = ~(np.abs(norms - 1.0) <= UNIT_NORM_TOLERANCE)
+    if wrong.any():
+        raise ModelError(
+            f"Model {model} gave {int(wrong.sum())} vectors that are not of unit "
+            f"length, the first of length {norms[wrong][0]}.",
+            cure="Run with another precision or device; nothing wrong was stored.",
+        )
+
+
+def _write_at(path: Path, pieces: list[tuple[int, Float32Array]]) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        for offset, values in pieces:
+            _write_all(descriptor, np.ascontiguousarray(values).tobytes(), offset)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write to the end: one call may write less than it was given."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

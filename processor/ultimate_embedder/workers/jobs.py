@@ -1,0 +1,114 @@
+"""What a worker is told and what it answers: one JSON object a line, each way."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from ..config import ModelConfig
+
+Output = Literal["dense", "attention"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeJob:
+    """One model over one collection: where the input is and where results go.
+
+    `attention` names a flat float32 file with a figure for each token of the table.
+    """
+
+    model: ModelConfig
+    location: Path
+    tokens: Path
+    plan: Path
+    vectors: Path
+    attention: Path | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def to_line(self) -> bytes:
+        """Return the job as one line of JSON."""
+        return orjson.dumps(asdict(self), default=str) + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> EncodeJob:
+        """Read what `to_line` wrote."""
+        fields: dict[str, Any] = orjson.loads(line)
+        fields["model"] = ModelConfig(**fields["model"])
+        for key in ("location", "tokens", "plan", "vectors", "attention"):
+            if fields[key] is not None:
+                fields[key] = Path(fields[key])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """Do one batch of the plan; `outputs` are those not yet on disk."""
+
+    batch: int
+    outputs: tuple[Output, ...]
+
+    def to_line(self) -> bytes:
+        """Return the request as one line of JSON."""
+        return orjson.dumps(asdict(self)) + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> BatchRequest:
+        """Read what `to_line` wrote."""
+        fields = orjson.loads(line)
+        return cls(fields["batch"], tuple(fields["outputs"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A worker has its model: how it will compute, and how long loading took."""
+
+    dtype: str
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReply:
+    """A batch is on disk, synced. `peak_bytes` is the worker's largest memory."""
+
+    batch: int
+    outputs: tuple[Output, ...]
+    rows: int
+    tokens: int
+    padded_tokens: int
+    seconds: float
+    device: str
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A worker gives up: the name of an error class, its message and its cure."""
+
+    kind: str
+    message: str
+    cure: str | None
+
+
+Answer = Ready | BatchReply | Failure
+_ANSWERS: dict[str, type[Answer]] = {
+    kind.__name__: kind for kind in (Ready, BatchReply, Failure)
+}
+
+
+def answer_to_line(answer: Answer) -> bytes:
+    """Return an answer as one line of JSON that names its kind."""
+    return orjson.dumps({"answer": type(answer).__name__, **asdict(answer)}) + b"\n"
+
+
+def answer_from_line(line: bytes) -> Answer:
+    """Read what `answer_to_line` wrote."""
+    fields: dict[str, Any] = orjson.loads(line)
+    kind = _ANSWERS[fields.pop("answer")]
+    if "outputs" in fields:
+        fields["outputs"] = tuple(fields["outputs"])
+    return kind(**fields)

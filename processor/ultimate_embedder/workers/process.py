@@ -1,0 +1,78 @@
+"""The worker process: reads a job, then requests, from standard input; answers.
+
+Its standard output carries answers only; whatever a library prints goes to standard
+error. It ends when its input ends, so it never outlives the run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from typing import BinaryIO
+
+from ..errors import DeviceOutOfMemory, EmbedderError, OutputError
+from .batch_encoder import BatchEncoder
+from .jobs import Answer, BatchRequest, EncodeJob, Failure, Ready, answer_to_line
+
+
+def main() -> None:
+    """Serve one job until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        _serve(sys.stdin.buffer, answers)
+    except EmbedderError as error:
+        _answer(
+            answers,
+            Failure(kind=type(error).__name__, message=error.message, cure=error.cure),
+        )
+    except OSError as error:
+        _answer(
+            answers,
+            Failure(
+                kind=OutputError.__name__,
+                message=f"A worker could not write: {error.strerror or error}.",
+                cure="Make room or restore the folder, then run the same command.",
+            ),
+        )
+    except MemoryError:
+        _answer(
+            answers,
+            Failure(
+                kind=DeviceOutOfMemory.__name__,
+                message="A worker ran out of memory.",
+                cure="Use fewer workers.",
+            ),
+        )
+
+
+def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    # Heavy imports wait until a job is here: a worker that is not needed stays small.
+    from ..encoders.dense_torch import TorchDenseEncoder, one_thread
+
+    started = time.perf_counter()
+    job = EncodeJob.from_line(requests.readline())
+    with one_thread() if job.device == "cpu" else nullcontext():
+        encoder = TorchDenseEncoder.load(
+            job.location, job.model, device=job.device, dtype=job.dtype
+        )
+        batches = BatchEncoder(job, encoder)
+        seconds = time.perf_counter() - started
+        _answer(
+            answers,
+            Ready(dtype=encoder.dtype, device=encoder.device, seconds=seconds),
+        )
+        for line in requests:
+            _answer(answers, batches.run(BatchRequest.from_line(line)))
+
+
+def _answer(answers: BinaryIO, answer: Answer) -> None:
+    answers.write(answer_to_line(answer))
+
+
+if __name__ == "__main__":
+    main()
