@@ -1,0 +1,140 @@
+"""Text to stems, by a named profile: the words BM25 counts.
+
+A text is first cut into runs by one regular expression (fast, and the same runs come
+again and again), then a run becomes lower-case words without stop-words, stemmed by
+Snowball's English rules (Porter 2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+import mmh3
+from py_rust_stemmers import SnowballStemmer
+
+from ..errors import UsageError
+from .word_characters import newer_small_letters, word_ranges
+
+QDRANT_WORD: Final = "qdrant-word"
+FASTEMBED: Final = "fastembed"
+
+RULES_REVISION: Final = 1
+"""Raised when a profile gives other words: stored vectors are then made anew."""
+
+_ENGLISH = """
+a about above after again against ain all am an and any are aren as at be because
+been before being below between both but by can couldn d did didn do does doesn
+doing don down during each few for from further had hadn has hasn have haven having
+he her here hers herself him himself his how i if in into is isn it its itself just
+ll m ma me mightn more most mustn my myself needn no nor not now o of off on once
+only or other our ours ourselves out over own re s same shan she should shouldn so
+some such t than that the their theirs them themselves then there these they this
+those through to too under until up ve very was wasn we were weren what when where
+which while who whom why will with won wouldn y you your yours yourself yourselves
+"""
+STOP_WORDS: Final = frozenset(_ENGLISH.split())
+"""The English list of the Snowball project and what contractions leave behind.
+
+127 words are those PostgreSQL ships as `english.stop`; the other 26 are the pieces of
+don't, they'll, we're ... after a split at the apostrophe. Qdrant's engine drops exactly
+these (a test asks it), and its longer list adds only forms with an apostrophe, which no
+tokenizer here produces.
+"""
+
+
+def stemmer() -> SnowballStemmer:
+    """Return a new English Snowball stemmer, as Qdrant and fastembed use."""
+    return SnowballStemmer("english")
+
+
+def token_id(stem: str) -> int:
+    """Return |murmur3-32(stem)|, seed 0: 0 to 2^31, the index of a sparse vector."""
+    return abs(int(mmh3.hash(stem)))
+
+
+@dataclass(frozen=True, slots=True)
+class WordProfile:
+    """How texts are cut into words.
+
+    `runs` cuts a text into pieces that are looked up as they stand; `words` turns one
+    piece into lower-case words; `longest` is the length over which words are dropped.
+    """
+
+    name: str
+    runs: Callable[[str], list[str]]
+    words: Callable[[str], list[str]]
+    longest: int | None
+
+    def stems(self, run: str, stem: Callable[[str], str]) -> list[str]:
+        """Return the stems of one run: stop-words, overlong and empty ones gone."""
+        kept = (
+            word
+            for word in self.words(run)
+            if word not in STOP_WORDS
+            and (self.longest is None or len(word) <= self.longest)
+        )
+        return [stemmed for stemmed in map(stem, kept) if stemmed]
+
+
+def _character_class(ranges: list[tuple[int, int]]) -> str:
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
+
+
+def _qdrant_word() -> WordProfile:
+    """Cut at every character that is not alphanumeric, as Qdrant's server does.
+
+    Python's `re` is slow on classes beyond the basic plane: runs take all of the
+    other planes, and the few runs that hold such characters are cut exactly later.
+    """
+    ranges = word_ranges()
+    basic = [pair for pair in ranges if pair[1] < 0x10000]
+    runs = re.compile(f"[{_character_class([*basic, (0x10000, 0x10FFFF)])}]+")
+    exact = re.compile(f"[{_character_class(ranges)}]+")
+    small_letters = newer_small_letters()
+
+    def words(run: str) -> list[str]:
+        if run.isascii():
+            return [run.lower()]
+        pieces = exact.findall(run) if max(run) >= "\U00010000" else [run]
+        return [piece.lower().translate(small_letters) for piece in pieces]
+
+    return WordProfile(QDRANT_WORD, runs.findall, words, longest=None)
+
+
+def _fastembed() -> WordProfile:
+    """Cut as fastembed's `Bm25`: by Python's word characters, before and after
+    lower-casing (which makes two characters of some), a lone underscore dropped.
+    """
+    runs = re.compile(r"\w+")
+
+    def words(run: str) -> list[str]:
+        lowered = run.lower()
+        pieces = [lowered] if run.isascii() else runs.findall(lowered)
+        return [piece for piece in pieces if piece != "_"]
+
+    return WordProfile(FASTEMBED, runs.findall, words, longest=40)
+
+
+_MAKERS: Mapping[str, Callable[[], WordProfile]] = MappingProxyType(
+    {QDRANT_WORD: _qdrant_word, FASTEMBED: _fastembed}
+)
+
+
+@cache
+def word_profile(name: str) -> WordProfile:
+    """Return the profile called `name`.
+
+    Raises:
+        UsageError: naming the profiles that exist.
+    """
+    if name not in _MAKERS:
+        raise UsageError(
+            f"No BM25 tokenizer profile is called '{name}'.",
+            cure=f"Known: {', '.join(_MAKERS)}.",
+        )
+    return _MAKERS[name]()

@@ -1,0 +1,173 @@
+"""Sparse matrices in files: written by a stream, read through memory maps.
+
+A matrix is a folder of `indptr.npy`, `indices.npy`, `values.npy` and `facts.json`,
+which says what it was made from. The folder appears by one rename at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import BundleError
+from .records import SparseMatrix, SparseVector
+
+FACTS_NAME = "facts.json"
+_PARTIAL_SUFFIX = ".partial"
+
+
+class ArrayWriter:
+    """A one-dimensional `.npy` file that grows by appending.
+
+    NumPy leaves room in the header for the length to be filled in at the end.
+    """
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self._length,),
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, items: npt.ArrayLike) -> None:
+        """Add items at the end, cast to the file's type."""
+        array = np.ascontiguousarray(items, dtype=self._dtype)
+        self._file.write(array.data)
+        self._length += len(array)
+
+    def close(self) -> None:
+        """State the length in the header and close the file."""
+        if self._file.closed:
+            return
+        start = self._file.tell() - self._length * self._dtype.itemsize
+        self._file.seek(0)
+        self._write_header()
+        moved = self._file.tell() != start
+        self._file.close()
+        if moved:
+            raise BundleError(f"The header of {self._file.name} outgrew its room.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class MatrixWriter:
+    """Writes a matrix row by row, or by blocks of rows, into a folder."""
+
+    def __init__(self, directory: Path, *, values: bool = True) -> None:
+        self._indptr = ArrayWriter(directory / "indptr.npy", np.int64)
+        self._indices = ArrayWriter(directory / "indices.npy", np.uint32)
+        self._values = (
+            ArrayWriter(directory / "values.npy", np.float32) if values else None
+        )
+        self._end = 0
+        self._indptr.append([0])
+
+    def append(self, vector: SparseVector) -> None:
+        """Add one row."""
+        if self._values is not None:
+            self._values.append(vector.values)
+        self.append_rows(np.array([0, len(vector)]), vector.indices)
+
+    def append_rows(self, indptr: npt.ArrayLike, indices: npt.ArrayLike) -> None:
+        """Add rows without their values; `indptr` counts from 0."""
+        bounds = np.asarray(indptr, dtype=np.int64)
+        self._indptr.append(bounds[1:] + self._end)
+        self._indices.append(indices)
+        self._end += int(bounds[-1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for writer in (self._indptr, self._indices, self._values):
+            if writer is not None:
+                writer.close()
+
+
+def open_matrix(directory: Path) -> SparseMatrix:
+    """Return the matrix of a folder, memory-mapped.
+
+    Raises:
+        BundleError: when the three arrays do not belong together.
+    """
+    indptr, indices, values = (
+        np.load(directory / f"{name}.npy", mmap_mode="r")
+        for name in ("indptr", "indices", "values")
+    )
+    types = (indptr.dtype, indices.dtype, values.dtype)
+    fits = types == (np.int64, np.uint32, np.float32) and len(indptr) > 0
+    if not fits or not int(indptr[-1]) == len(indices) == len(values):
+        raise BundleError(f"The sparse matrix in {directory} is damaged.")
+    return SparseMatrix(indptr, indices, values)
+
+
+def holds(directory: Path, facts: Mapping[str, Any]) -> bool:
+    """Say whether a folder is complete and was made from `facts`."""
+    found = _read_facts(directory)
+    return found is not None and found["facts"] == dict(facts)
+
+
+def build_once(
+    directory: Path,
+    facts: Mapping[str, Any],
+    build: Callable[[Path], Mapping[str, Any]],
+    *,
+    reuse: bool = True,
+) -> Mapping[str, Any]:
+    """Have `build` fill a folder unless one made from the same facts is there.
+
+    `build` gets an empty folder and returns what it learnt, plain JSON values, which
+    come back now and whenever the folder is found. An interrupted build leaves only a
+    folder ending in `.partial`, which the next one removes.
+    """
+    found = _read_facts(directory)
+    if reuse and found is not None and found["facts"] == dict(facts):
+        kept: Mapping[str, Any] = found["learnt"]
+        return kept
+    partial = directory.with_name(directory.name + _PARTIAL_SUFFIX)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    learnt = build(partial)
+    record = json.dumps({"facts": dict(facts), "learnt": dict(learnt)}, sort_keys=True)
+    (partial / FACTS_NAME).write_text(record, encoding="utf-8")
+    if directory.exists():
+        shutil.rmtree(directory)
+    partial.rename(directory)
+    return learnt
+
+
+def _read_facts(directory: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((directory / FACTS_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None  # never finished, or damaged: both are built anew
+    complete = isinstance(found, dict) and {"facts", "learnt"} <= found.keys()
+    return found if complete else None

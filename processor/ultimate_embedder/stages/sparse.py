@@ -1,0 +1,166 @@
+"""The sparse stage: chunks -> one sparse matrix a model, on disk.
+
+BM25 counts the texts and then weighs the counts; attention vectors come from what the
+dense pass left. Only when that is impossible do the terms in the chunks' metadata step
+in, and the record and an event say so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..config import SparseModelConfig
+from ..encoders.attention_sparse import AttentionSparseEncoder, TokenAttention
+from ..encoders.protocols import SparseEncoder
+from ..encoders.sparse_queries import query_encoder
+from ..encoders.words import word_profile
+from ..errors import ModelNotAvailable
+from ..postings import term_frequencies
+from ..records import SparseInferenceRun, SparseMatrix
+from ..sparse_files import build_once, holds, open_matrix
+from ..telemetry.events import Emit
+from .sparse_builds import (
+    AttentionBuild,
+    Bm25Build,
+    Build,
+    ChunkSource,
+    MetadataBuild,
+    Progress,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseResult:
+    """What one sparse model made of a collection.
+
+    `matrix` has a row a chunk and is memory-mapped; `encoder` makes the queries that
+    fit it.
+    """
+
+    matrix: SparseMatrix
+    run: SparseInferenceRun
+    encoder: SparseEncoder
+
+
+class SparseVectorGenerator:
+    """Makes the vectors of one sparse model.
+
+    A finished matrix stays in `work_dir`, in a folder named after the model, and is
+    taken up again when chunks and settings are the same.
+    """
+
+    def __init__(
+        self,
+        config: SparseModelConfig,
+        *,
+        bm25_profile: str,
+        work_dir: Path,
+        emit: Emit,
+        run_id: str,
+    ) -> None:
+        """Check what can be checked before work starts.
+
+        Raises:
+            ModelNotAvailable: the kind of model has no backend here.
+            UsageError: no tokenizer profile is called `bm25_profile`.
+        """
+        if config.kind == "splade":
+            raise ModelNotAvailable(
+                f"The sparse model '{config.name}' needs a masked-LM backend, which "
+                "this version does not have.",
+                cure="Choose among qdrant-bm25 and qdrant-minilm-attention.",
+            )
+        self.config = config
+        self._profile = word_profile(bm25_profile).name
+        self._work_dir = work_dir
+        self._emit = emit
+        self._run_id = run_id
+
+    def generate(
+        self,
+        store: ChunkSource,
+        attention: TokenAttention | None,
+        vocabulary: Tokenizer | None,
+        *,
+        attention_unavailable: str | None = None,
+        attention_fingerprint: str | None = None,
+    ) -> SparseResult:
+        """Return the matrix of a collection, its record and the query encoder.
+
+        `attention_unavailable` says why there is no attention. Attention vectors of an
+        earlier run are taken up only when `attention_fingerprint`, which stands for the
+        weights, their precision and the window, is given and the same.
+
+        Raises:
+            ModelError: there is neither attention nor a term in any chunk's metadata.
+        """
+        started = time.perf_counter()
+        if self.config.kind == "bm25":
+            build: Build = Bm25Build(self._profile)
+        elif attention is not None and vocabulary is not None:
+            encoder = AttentionSparseEncoder(vocabulary, name=self.config.name)
+            build = AttentionBuild(encoder, attention, attention_fingerprint)
+        else:
+            reason = attention_unavailable or "no token attention was computed"
+            build = MetadataBuild(
+                self.config.kind, self._profile, self.config.name, reason
+            )
+        matrix, learnt = self._build(store, build, started)
+        run = self._record(store, matrix, build, learnt, started)
+        return SparseResult(matrix, run, query_encoder(run, vocabulary))
+
+    def _build(
+        self, store: ChunkSource, build: Build, started: float
+    ) -> tuple[SparseMatrix, Mapping[str, Any]]:
+        directory = self._work_dir / self.config.name
+        facts = {
+            "chunks": store.digest,
+            "model": self.config.name,
+            "fingerprint": build.fingerprint,
+            **build.settings,
+        }
+        found = build.fingerprint is not None and holds(directory, facts)
+        progress = Progress(self._emit, store, self.config.name)
+        progress.begin(found=found, fallback_reason=build.fallback_reason)
+        learnt = build_once(
+            directory,
+            facts,
+            lambda folder: build.write(store, folder, progress),
+            reuse=found,
+        )
+        progress.end(time.perf_counter() - started, build.fallback_reason)
+        return open_matrix(directory), learnt
+
+    def _record(
+        self,
+        store: ChunkSource,
+        matrix: SparseMatrix,
+        build: Build,
+        learnt: Mapping[str, Any],
+        started: float,
+    ) -> SparseInferenceRun:
+        filled = int(np.count_nonzero(np.diff(matrix.indptr)))
+        return SparseInferenceRun(
+            run_id=self._run_id,
+            latency_ms=(time.perf_counter() - started) * 1000.0,
+            sparse_model=self.config.name,
+            document_sparse_vectors=f"{store.collection}_sparse.jsonl",
+            fallback_used=build.fallback_reason is not None,
+            fallback_reason=build.fallback_reason,
+            coverage=filled / len(matrix) if len(matrix) else 0.0,
+            statistics={
+                **build.settings,
+                **learnt,
+                "documents": len(matrix),
+                "empty_documents": len(matrix) - filled,
+                "entries": len(matrix.indices),
+                "unique_terms": len(term_frequencies(matrix)[0]),
+            },
+        )
