@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ..fusion import FusionConfig, fuse
@@ -16,7 +16,6 @@ from ..ranking import rank_of, replace_score
 from ..records import Float32Array, Query, RankedList, SparseVector
 from ..retrieval import DenseIndex, SparseIndex, dot
 from ..telemetry.events import BatchFinished, Emit, StageFinished, StageStarted
-
 
 Kind = Literal["dense", "sparse"]
 
@@ -93,7 +92,7 @@ class SparseLeg:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskedText:
+class MaskedRow:
     """A probe's answer: its row, and its text without the words that ask."""
 
     row: int
@@ -108,11 +107,11 @@ class QueryRankings:
     """
 
     query: Query
-    legs: Mapping[str, RankedList]
+    legs: Mapping[str, RankedList] = field(default_factory=dict)
     fused: RankedList
     dense: RankedList | None = None
     sparse: RankedList | None = None
-    masked: MaskedText | None = None
+    masked: MaskedRow | None = None
 
     def answer_ranks(self) -> dict[str, int | None]:
         """Return the rank of a probe's answer in every ranking, None: not found."""
@@ -151,7 +150,7 @@ class FusionStage:
         legs: Sequence[Leg],
         fused_legs: Sequence[str],
         depth: int,
-        masked: Sequence[MaskedText] | None = None,
+        masked: Sequence[MaskedRow] | None = None,
     ) -> FusionResult:
         """Return rankings `depth` deep for each query; legs keep their order.
 
