@@ -9,18 +9,17 @@ preselect.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from .postings import Postings, idf
 from .ranking import Float64Array, ranked
 from .records import (
     Float32Array,
     Int64Array,
     RankedList,
     SparseVector,
-    UInt32Array,
 )
 
 BoolArray = npt.NDArray[np.bool_]
@@ -112,29 +111,6 @@ class DenseIndex:
         return [rows for rows, _ in kept]
 
 
-class InvertedLists(Protocol):
-    """What sparse search reads: rows and values of each term, one after another.
-
-    Shapes: `terms` uint32 [terms], rising; `offsets` int64 [terms + 1]; `rows` int32
-    and `values` float32 [postings], rows rising within a term; `documents` is N.
-    """
-
-    @property
-    def terms(self) -> UInt32Array: ...
-
-    @property
-    def offsets(self) -> Int64Array: ...
-
-    @property
-    def rows(self) -> npt.NDArray[np.int32]: ...
-
-    @property
-    def values(self) -> Float32Array: ...
-
-    @property
-    def documents(self) -> int: ...
-
-
 class SparseIndex:
     """Inner products of sparse vectors through inverted lists.
 
@@ -142,7 +118,7 @@ class SparseIndex:
     `ln(1 + (N - df + 0.5) / (df + 0.5))` where `idf` is on: Qdrant's `modifier: idf`.
     """
 
-    def __init__(self, postings: InvertedLists, *, idf: bool) -> None:
+    def __init__(self, postings: Postings, *, idf: bool) -> None:
         self._postings = postings
         self._idf = idf
 
@@ -199,8 +175,7 @@ class SparseIndex:
         places, weights = places[found], query.values[found].astype(np.float64)
         if self._idf:
             frequencies = offsets[places + 1] - offsets[places]
-            rest = self._postings.documents - frequencies
-            weights = weights * np.log1p((rest + 0.5) / (frequencies + 0.5))
+            weights = weights * idf(self._postings.documents, frequencies)
         return places, weights
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
+from processor.ultimate_embedder.postings import Postings
 from processor.ultimate_embedder.ranking import rank_of, ranked, replace_score
 from processor.ultimate_embedder.records import (
     Float32Array,
-    Int64Array,
     RankedList,
     SparseVector,
-    UInt32Array,
 )
 from processor.ultimate_embedder.retrieval import DenseIndex, SparseIndex, dot
 
@@ -98,18 +96,8 @@ def test_vectors_may_be_memory_mapped(tmp_path: Path) -> None:
     assert there.scores.tobytes() == here.scores.tobytes()
 
 
-@dataclass(frozen=True)
-class Lists:
-    """Inverted lists made the plain way."""
-
-    terms: UInt32Array
-    offsets: Int64Array
-    rows: npt.NDArray[np.int32]
-    values: Float32Array
-    documents: int
-
-
-def inverted(documents: Documents) -> Lists:
+def inverted(documents: Documents) -> Postings:
+    """Make inverted lists the plain way."""
     triples = sorted(
         (term, row, value)
         for row, document in enumerate(documents)
@@ -117,12 +105,13 @@ def inverted(documents: Documents) -> Lists:
     )
     terms = sorted({term for term, _, _ in triples})
     counts = [sum(1 for t, _, _ in triples if t == term) for term in terms]
-    return Lists(
+    return Postings(
         terms=np.array(terms, dtype=np.uint32),
         offsets=np.cumsum([0, *counts]).astype(np.int64),
         rows=np.array([row for _, row, _ in triples], dtype=np.int32),
         values=np.array([value for _, _, value in triples], dtype=np.float32),
         documents=len(documents),
+        average_length=None,
     )
 
 

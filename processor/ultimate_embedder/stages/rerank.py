@@ -1,0 +1,245 @@
+"""The rerank stage: a CrossEncoder reads the fused candidates and orders them anew."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..config import RerankingConfig
+from ..ranking import ranked
+from ..records import (
+    QUERY_PREVIEW_CHARACTERS,
+    Chunk,
+    CrossEncoderRerankRun,
+    Query,
+    RankedList,
+)
+from ..telemetry.events import (
+    BatchFinished,
+    Emit,
+    FallbackUsed,
+    StageFinished,
+    StageStarted,
+)
+from .cross_encoder import CrossEncoderBatchExecutor, ScoredPairs, TimeIsUp
+from .fusion import QueryRankings
+
+TIMEOUT = "timeout"
+
+
+class ChunkRows(Protocol):
+    """A collection's chunks by row; a `ChunkStore` is one."""
+
+    def chunk(self, row: int) -> Chunk:
+        """Return the chunk of a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankedQuery:
+    """One query's new order: the best rows with the scores of every stage."""
+
+    query: Query
+    ranking: RankedList
+    header: CrossEncoderRerankRun
+    record: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankResult:
+    """What the stage did. `not_reranked` counts queries left as fusion ranked them."""
+
+    model: str
+    queries: tuple[RerankedQuery, ...]
+    candidates: int
+    not_reranked: int = 0
+    fallback_reason: str | None = None
+
+    @property
+    def headers(self) -> tuple[CrossEncoderRerankRun, ...]:
+        """Run headers in the order of the file."""
+        return tuple(query.header for query in self.queries)
+
+    @property
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Lines of the rerank file: no clock and no run id in them."""
+        return (query.record for query in self.queries)
+
+    def latency_ms(self, percentile: float) -> float | None:
+        """Return a percentile of the time per query, None where none was reranked."""
+        if not self.queries:
+            return None
+        times = [query.header.latency_ms for query in self.queries]
+        return float(np.percentile(times, percentile))
+
+
+class RerankPipeline:
+    """Reranks fused candidates, query by query.
+
+    `redact_key` set: records and headers hold HMAC-SHA256 of the query under that key
+    instead of its text. `timeout_seconds` bounds the stage: the queries that are not
+    done by then keep the order of fusion, and the result, an event and the header of
+    the stage say so. `peak_bytes` reads the device's peak, where there is one.
+    """
+
+    def __init__(
+        self,
+        executor: CrossEncoderBatchExecutor,
+        config: RerankingConfig,
+        emit: Emit,
+        run_id: str,
+        redact_key: bytes | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        peak_bytes: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._executor = executor
+        self._config = config
+        self._emit = emit
+        self._run_id = run_id
+        self._redact_key = redact_key
+        self._timeout_seconds = timeout_seconds
+        self._peak_bytes = peak_bytes
+
+    def run(
+        self, rankings: Sequence[QueryRankings], store: ChunkRows, collection: str
+    ) -> RerankResult:
+        """Return the reranked queries, in the order given.
+
+        Raises:
+            ModelError: the model failed.
+        """
+        begun = time.perf_counter()
+        self._emit(
+            StageStarted(
+                stage="rerank",
+                collection=collection,
+                model=self._config.name,
+                total=len(rankings),
+                unit="queries",
+            )
+        )
+        done, candidates = self._all(rankings, store, collection)
+        left = len(rankings) - len(done)
+        if left:
+            self._emit(
+                FallbackUsed(stage="rerank", collection=collection, reason=TIMEOUT)
+            )
+        self._emit(
+            StageFinished(
+                stage="rerank",
+                collection=collection,
+                model=self._config.name,
+                items=len(done),
+                seconds=time.perf_counter() - begun,
+                device=self._executor.scorer.device,
+                gpu_peak_bytes=self._peak_bytes(),
+                candidates=candidates,
+                fallback_reason=TIMEOUT if left else None,
+            )
+        )
+        return RerankResult(
+            model=self._config.name,
+            queries=tuple(done),
+            candidates=candidates,
+            not_reranked=left,
+            fallback_reason=TIMEOUT if left else None,
+        )
+
+    def _all(
+        self, rankings: Sequence[QueryRankings], store: ChunkRows, collection: str
+    ) -> tuple[list[RerankedQuery], int]:
+        deadline = None
+        if self._timeout_seconds is not None:
+            deadline = self._executor.clock() + self._timeout_seconds
+        done: list[RerankedQuery] = []
+        candidates = 0
+        for found in rankings:
+            begun = time.perf_counter()
+            rows = found.fused.rows[: self._config.candidates]
+            try:
+                scored = self._executor.score(
+                    found.query.text,
+                    [_text(store, found, int(row)) for row in rows],
+                    deadline=deadline,
+                )
+            except TimeIsUp:
+                break
+            seconds = time.perf_counter() - begun
+            candidates += len(rows)
+            done.append(self._outcome(found, scored, store, seconds))
+            self._emit(
+                BatchFinished(
+                    stage="rerank",
+                    collection=collection,
+                    model=self._config.name,
+                    items=1,
+                    seconds=seconds,
+                    tokens=scored.tokens,
+                    padded_tokens=scored.padded_tokens,
+                    device=self._executor.scorer.device,
+                )
+            )
+        return done, candidates
+
+    def _outcome(
+        self,
+        found: QueryRankings,
+        scored: ScoredPairs,
+        store: ChunkRows,
+        seconds: float,
+    ) -> RerankedQuery:
+        rows = found.fused.rows[: self._config.candidates]
+        ranking = ranked(rows, scored.scores.astype(np.float64), self._config.top_k)
+        ids = [store.chunk(int(row)).chunk_id for row in ranking.rows]
+        scores = ranking.scores.tolist()
+        shown = self._shown(found.query.text)
+        peak = self._peak_bytes()
+        header = CrossEncoderRerankRun(
+            run_id=self._run_id,
+            latency_ms=seconds * 1000,
+            query=shown[:QUERY_PREVIEW_CHARACTERS],
+            candidate_ids=ids,
+            scores=scores,
+            batch_size=scored.batch_size,
+            gpu_peak_gb=None if peak is None else peak / 2**30,
+        )
+        record = {
+            "query_id": found.query.query_id,
+            "query": shown,
+            "candidate_ids": ids,
+            "scores": scores,
+            "fused_scores": _scores_of(found.fused, ranking),
+            "dense_scores": _scores_of(found.dense, ranking),
+            "sparse_scores": _scores_of(found.sparse, ranking),
+        }
+        return RerankedQuery(
+            query=found.query, ranking=ranking, header=header, record=record
+        )
+
+    def _shown(self, query: str) -> str:
+        if self._redact_key is None:
+            return query
+        return hmac.new(self._redact_key, query.encode(), hashlib.sha256).hexdigest()
+
+
+def _text(store: ChunkRows, found: QueryRankings, row: int) -> str:
+    """Return a row's text; that of a probe's answer stands without the question."""
+    if found.masked is not None and found.masked.row == row:
+        return found.masked.text
+    return store.chunk(row).text
+
+
+def _scores_of(
+    leg: RankedList | None, ranking: RankedList
+) -> list[float | None] | None:
+    """Return the scores of the ranking's rows in another list, None where absent."""
+    if leg is None:
+        return None
+    known = dict(zip(leg.rows.tolist(), leg.scores.tolist(), strict=True))
+    return [known.get(row) for row in ranking.rows.tolist()]
