@@ -1,0 +1,77 @@
+"""`upload_to_qdrant.py` as it is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from processor.ultimate_embedder.cli.entry import run_function
+from processor.ultimate_embedder.cli.upload import upload
+
+
+@pytest.fixture(autouse=True)
+def without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QDRANT_API_KEY", raising=False)
+
+
+@pytest.mark.parametrize("option", ["--path", "--edge"])
+def test_a_bundle_is_loaded_and_the_report_is_one_json_document(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    target = tmp_path / "target"
+    code = run_function(upload, [str(bundle), option, str(target), "--json"])
+    report = orjson.loads(capsys.readouterr().out)
+    assert code == 0
+    assert report["points"] == report["points_after"] == 60
+    assert report["created"] is True
+    assert report["compared"] >= 32
+    assert report["vectors"]["qdrant-bm25"] == "sparse, modifier idf"
+
+
+def test_the_report_for_people_counts_and_names_the_vectors(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(bundle), "--edge", str(tmp_path / "e"), "--collection", "mine"]
+    assert run_function(upload, arguments) == 0
+    out = capsys.readouterr().out
+    assert "60 points sent" in out
+    assert "60 there now" in out
+    assert "  splade: sparse, no modifier\n" in out
+    assert (tmp_path / "e" / "mine").is_dir()
+
+
+def test_a_dry_run_touches_nothing(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "target"
+    assert run_function(upload, [str(bundle), "--path", str(target), "--dry-run"]) == 0
+    assert "Would send 60 points" in capsys.readouterr().out
+    assert not target.exists()
+    code = run_function(
+        upload, [str(bundle), "--edge", str(target), "--dry-run", "--json"]
+    )
+    assert code == 0
+    assert orjson.loads(capsys.readouterr().out)["points"] == 60
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [[], ["--path", "a", "--edge", "b"], ["--url", "http://x", "--path", "a"]],
+)
+def test_exactly_one_target_must_be_given(
+    bundle: Path, capsys: pytest.CaptureFixture[str], targets: list[str]
+) -> None:
+    assert run_function(upload, [str(bundle), *targets]) == 2
+    assert "exactly one of --url, --path and --edge" in capsys.readouterr().err
+
+
+def test_a_failed_delivery_is_exit_code_one_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_function(upload, [str(tmp_path), "--path", str(tmp_path / "q")])
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
