@@ -1,0 +1,248 @@
+"""A folder tree to a tree of chunk files: in parallel, only what has changed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import InputError, UsageError
+from ..telemetry import events as ev
+from .discovery import Collection, Document, find_collections, loose_files
+from .one_file import ChunkJob, FileChunker, Outcome
+from .state import Entry, State
+from .workers import in_processes
+
+SMALL_JOB_BYTES = 2**20
+"""Below this, starting processes costs more time than they save."""
+
+
+@dataclass(slots=True)
+class CollectionReport:
+    """Figures of one collection. Every document is one of chunked, unchanged, empty or
+    quarantined. `chunks` and `tokens` are what its chunk files hold now.
+    """
+
+    name: str
+    documents: int = 0
+    chunked: int = 0
+    unchanged: int = 0
+    empty: int = 0
+    quarantined: int = 0
+    removed: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    chunks: int = 0
+    tokens: int = 0
+    warnings: int = 0
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Were there documents, and no usable chunk?"""
+        return self.documents > 0 and self.chunks == 0
+
+    def count(self, entry: Entry, *, unchanged: bool) -> None:
+        """Add a file that could be read."""
+        self.chunks += entry.chunks
+        self.tokens += entry.tokens
+        self.warnings += len(entry.warnings)
+        if entry.output is None:
+            self.empty += 1
+        elif unchanged:
+            self.unchanged += 1
+        else:
+            self.chunked += 1
+
+
+def chunk_folder(job: ChunkJob, emit: ev.Emit = ev.silent) -> list[CollectionReport]:
+    """Chunk the collections of a folder; return their figures in order.
+
+    What a stopped run has done is kept: the same command does the rest.
+
+    Raises:
+        UsageError: the folders or the settings cannot be used.
+        InputError: no document was found.
+        OutputError: writing failed.
+    """
+    found = find_collections(job.input_dir, job.collections)
+    _check_output(job)
+    chunker = FileChunker(job)
+    if loose := loose_files(job.input_dir):
+        message = f"{loose} documents outside any first-level folder are not chunked."
+        emit(ev.Warned(message=message))
+    if not any(collection.documents or collection.refused for collection in found):
+        raise InputError(
+            f"No document was found in the first-level folders of {job.input_dir}.",
+            cure="Each collection is a folder in it.",
+        )
+    state = State(job.output_dir, emit)
+    try:
+        reports = [_collection(job, chunker, one, state, emit) for one in found]
+        if not job.collections:
+            _forget_other_collections(state, [one.name for one in found])
+    finally:
+        state.save()
+    return reports
+
+
+def _check_output(job: ChunkJob) -> None:
+    """Find out before any work that the output folder can be written to."""
+    if job.output_dir.resolve().is_relative_to(job.input_dir.resolve()):
+        raise UsageError(
+            f"The output folder lies in the input folder: {job.output_dir}.",
+            cure="Choose one outside: chunk files would be chunked again.",
+        )
+    try:
+        job.output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=job.output_dir):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"The output folder cannot be written to: {job.output_dir} "
+            f"({error.strerror}).",
+            cure="Choose another with --output-dir.",
+        ) from error
+
+
+def _collection(
+    job: ChunkJob,
+    chunker: FileChunker,
+    collection: Collection,
+    state: State,
+    emit: ev.Emit,
+) -> CollectionReport:
+    began = time.perf_counter()
+    report = CollectionReport(
+        collection.name,
+        documents=len(collection.documents) + len(collection.refused),
+        skipped=dict(sorted(collection.skipped.items())),
+    )
+    emit(ev.CollectionStarted(collection=collection.name))
+    for place, reason, detail in collection.refused:
+        _quarantine(report, place, reason, detail, emit)
+    report.removed = _forget_deleted(state, collection)
+    _announce(job, collection, emit)
+    for outcome in _outcomes(job, chunker, collection.documents, state):
+        _note(job, report, outcome, state, emit)
+    report.seconds = time.perf_counter() - began
+    _conclude(job, report, emit)
+    return report
+
+
+def _outcomes(
+    job: ChunkJob, chunker: FileChunker, documents: Sequence[Document], state: State
+) -> Iterator[Outcome]:
+    known = {} if job.fresh else state.files
+    tasks = [(document, known.get(document.path.as_posix())) for document in documents]
+    workers = job.workers or len(os.sched_getaffinity(0))
+    if workers > 1 and _total_bytes(job, documents) > SMALL_JOB_BYTES:
+        yield from in_processes(job, tasks, workers)
+    else:
+        for task in tasks:
+            yield chunker(*task)
+
+
+def _total_bytes(job: ChunkJob, documents: Sequence[Document]) -> int:
+    return sum(
+        path.stat().st_size
+        for document in documents
+        if (path := job.input_dir / document.path).is_file()
+    )
+
+
+def _announce(job: ChunkJob, collection: Collection, emit: ev.Emit) -> None:
+    emit(
+        ev.StageStarted(
+            stage="chunk",
+            collection=collection.name,
+            model=job.settings.tokenizer,
+            total=len(collection.documents),
+            unit="files",
+        )
+    )
+
+
+def _note(
+    job: ChunkJob,
+    report: CollectionReport,
+    outcome: Outcome,
+    state: State,
+    emit: ev.Emit,
+) -> None:
+    """Count one file, tell of it, and remember it."""
+    entry = outcome.entry
+    if entry is None:
+        state.forget(outcome.source)
+        _quarantine(report, outcome.source, outcome.reason, outcome.detail, emit)
+    else:
+        state.replace(outcome.source, entry)
+        report.count(entry, unchanged=outcome.unchanged)
+        for warning in entry.warnings:
+            message = f"{outcome.source}: {warning}"
+            emit(ev.Warned(message=message, collection=report.name))
+    emit(
+        ev.BatchFinished(
+            stage="chunk",
+            collection=report.name,
+            model=job.settings.tokenizer,
+            items=1,
+            seconds=outcome.seconds,
+            tokens=0 if entry is None or outcome.unchanged else entry.tokens,
+        )
+    )
+
+
+def _quarantine(
+    report: CollectionReport, file: str, reason: str, detail: str, emit: ev.Emit
+) -> None:
+    report.quarantined += 1
+    emit(
+        ev.ItemQuarantined(
+            collection=report.name,
+            file=file,
+            index=None,
+            reason=reason,
+            detail=detail,
+        )
+    )
+
+
+def _forget_deleted(state: State, collection: Collection) -> int:
+    """Remove the chunk files of sources that are gone; return how many."""
+    present = {document.path.as_posix() for document in collection.documents}
+    inside = collection.name + "/"
+    gone = [
+        name for name in state.files if name.startswith(inside) and name not in present
+    ]
+    for name in gone:
+        state.forget(name)
+    return len(gone)
+
+
+def _forget_other_collections(state: State, names: Sequence[str]) -> None:
+    for source in list(state.files):
+        if source.partition("/")[0] not in names:
+            state.forget(source)
+
+
+def _conclude(job: ChunkJob, report: CollectionReport, emit: ev.Emit) -> None:
+    emit(
+        ev.StageFinished(
+            stage="chunk",
+            collection=report.name,
+            model=job.settings.tokenizer,
+            items=report.chunks,
+            seconds=report.seconds,
+            tokens=report.tokens,
+        )
+    )
+    emit(
+        ev.CollectionFinished(
+            collection=report.name,
+            chunks=report.chunks,
+            seconds=report.seconds,
+            error="No usable chunk." if report.failed else None,
+        )
+    )

@@ -1,0 +1,93 @@
+"""What earlier runs chunked, so that a run does only what has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..telemetry.events import Emit, Warned
+from .discovery import CHUNK_FILE_SUFFIX
+from .writer import write_whole
+
+STATE_FILE = ".chunker_state.json"
+"""In the output folder; hidden, and no chunk file by its name."""
+
+
+class Entry(BaseModel):
+    """One source. `settings` is a fingerprint of all else its chunks depend on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str  # SHA-256 of the source
+    settings: str
+    output: str | None  # relative to the output folder; None for an empty source
+    output_bytes: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    warnings: tuple[str, ...] = ()
+
+    def holds(self, root: Path, digest: str, settings: str, output: str) -> bool:
+        """Is the chunk file `output` under `root` what this entry says, still?"""
+        if (self.digest, self.settings) != (digest, settings):
+            return False
+        if self.output is None:
+            return True
+        path = root / output
+        return (
+            self.output == output
+            and path.is_file()
+            and path.stat().st_size == self.output_bytes
+        )
+
+
+class _Document(BaseModel):
+    version: int = 1
+    files: dict[str, Entry] = {}
+
+
+class State:
+    """The entries by source path (collection first), in one file of the output."""
+
+    def __init__(self, output_dir: Path, emit: Emit) -> None:
+        """Read what is there; a damaged state only means that all is done again."""
+        self._root = output_dir
+        self._path = output_dir / STATE_FILE
+        self.files: dict[str, Entry] = {}
+        self._stale: set[str] = set()
+        if self._path.exists():
+            try:
+                self.files = _Document.model_validate_json(
+                    self._path.read_bytes()
+                ).files
+            except (OSError, ValidationError):
+                emit(Warned(message=f"{STATE_FILE} is damaged: all is chunked again."))
+
+    def replace(self, source: str, entry: Entry) -> None:
+        """Enter a source that was chunked; the chunk file it had elsewhere is stale."""
+        self.forget(source)
+        self.files[source] = entry
+
+    def forget(self, source: str) -> None:
+        """Drop a source that is gone or unusable; its chunk file is stale."""
+        entry = self.files.pop(source, None)
+        if entry is not None and entry.output is not None:
+            self._stale.add(entry.output)
+
+    def save(self) -> None:
+        """Remove stale chunk files that no source owns, then write the state.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        owned = {entry.output for entry in self.files.values()}
+        for output in self._stale - owned:
+            path = (self._root / output).resolve()
+            # The state is a file like any other: it may not name files elsewhere.
+            if path.is_relative_to(self._root.resolve()) and path.name.endswith(
+                CHUNK_FILE_SUFFIX
+            ):
+                path.unlink(missing_ok=True)
+        self._stale.clear()
+        document = _Document(files=dict(sorted(self.files.items())))
+        write_whole(self._path, document.model_dump_json(indent=1).encode())

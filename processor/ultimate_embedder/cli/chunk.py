@@ -1,0 +1,234 @@
+"""`chunk`: files -> chunk JSON, on the CPU, without any model's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import orjson
+import typer
+
+from ..catalogue import PROFILES, dense_model, profile, sparse_model
+from ..chunking.document import ChunkSettings
+from ..chunking.folder import CollectionReport, chunk_folder
+from ..chunking.one_file import ChunkJob
+from ..config import ModelConfig
+from ..encoders.sources import locate_model
+from ..errors import UsageError
+from ..model_choice import choose_dense
+from ..settings import ReportingConfig, in_notebook
+from .errors_out import EXIT_FAILED
+from .listeners import listening
+from .output import Sheet, choose_format, count, rate, show_sheet, stdout_is_terminal
+
+DEFAULT_LIMIT = 512
+
+_FIGURES = (
+    "documents",
+    "chunked",
+    "unchanged",
+    "empty",
+    "quarantined",
+    "skipped",
+    "removed",
+    "chunks",
+    "tokens",
+)
+
+
+def chunk(  # noqa: PLR0913 - each is an option
+    *,
+    input_dir: Annotated[
+        Path,
+        typer.Option(
+            "--input-dir",
+            metavar="DIR",
+            help="Folder whose first-level folders are collections of documents.",
+        ),
+    ],
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            "--output-dir",
+            metavar="DIR",
+            help="Where the chunk files go, in the same tree.",
+        ),
+    ] = Path("Chunked"),
+    collections: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--collections",
+            metavar="NAME...",
+            help="Only these collections.",
+            show_default="all that are found",
+        ),
+    ] = None,
+    profile_name: Annotated[
+        str,
+        typer.Option(
+            "--profile",
+            metavar="|".join(PROFILES),
+            help="Roster of models that the chunks must fit.",
+        ),
+    ] = "embedded",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="KEY",
+            help="Whose tokens are counted: a key of 'models list', or a folder.",
+            show_default="the profile's first dense model",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            metavar="N",
+            help="Most tokens of a chunk, special tokens and prompt counted.",
+            show_default="512, or the smallest window of the profile",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int,
+        typer.Option(
+            "--overlap",
+            metavar="N",
+            help="Tokens of the chunk before to repeat, in whole words.",
+        ),
+    ] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            help="Processes, 0 for one a core; the number changes no byte.",
+        ),
+    ] = 0,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Chunk unchanged files again too."),
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Open no connection.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+    log_format: Annotated[
+        Literal["rich", "plain", "json"] | None,
+        typer.Option(
+            "--log-format",
+            help="json writes one object a line to standard error.",
+            show_default="rich on a terminal, else plain",
+        ),
+    ] = None,
+) -> None:
+    """Cut documents and code into chunks: a JSON file for each source file.
+
+    Only files that changed since the last run are chunked; the chunk files of deleted
+    sources are removed. Files that cannot be read are set aside with a reason.
+
+    Exit codes: 0 all collections are done; 1 one had no usable document; 2 bad usage;
+    3 stopped before the end, and the same command resumes.
+    """
+    config = _model(model, profile_name)
+    limit = _limit(max_tokens, config, profile_name)
+    location = locate_model(
+        config.hf_model_id,
+        revision=config.revision,
+        package=config.package,
+        offline=offline,
+    )
+    job = ChunkJob(
+        input_dir=input_dir,
+        output_dir=output_dir,
+        settings=ChunkSettings(config.name, limit, overlap),
+        tokenizer_path=location.path,
+        prompt=config.document_prefix,
+        collections=tuple(collections or ()),
+        workers=workers,
+        fresh=fresh,
+    )
+    style = choose_format(
+        log_format, is_terminal=stdout_is_terminal(), in_notebook=in_notebook()
+    )
+    with listening(ReportingConfig(log_format=log_format), style) as emit:
+        reports = chunk_folder(job, emit)
+    if as_json:
+        _print_json(job, reports)
+    else:
+        show_sheet(_sheet(job, reports), style=style)
+    if any(report.failed for report in reports):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _model(key: str | None, profile_name: str) -> ModelConfig:
+    roster = profile(profile_name)
+    return choose_dense(roster.dense[0] if key is None else key)
+
+
+def _limit(asked: int | None, model: ModelConfig, profile_name: str) -> int:
+    """Return the limit in tokens.
+
+    Raises:
+        UsageError: more was asked for than the model's window holds.
+    """
+    if asked is None:
+        return min(DEFAULT_LIMIT, model.max_tokens, *_windows(profile_name))
+    if asked > model.max_tokens:
+        raise UsageError(
+            f"--max-tokens {asked} is more than the window of {model.name}, "
+            f"{model.max_tokens}: chunks would be cut off.",
+            cure=f"Use at most {model.max_tokens}, or another --model.",
+        )
+    return asked
+
+
+def _windows(profile_name: str) -> list[int]:
+    """Return the windows of a profile's models; BM25 reads texts of any length."""
+    roster = profile(profile_name)
+    sparse = [sparse_model(key) for key in roster.sparse]
+    return [dense_model(key).max_tokens for key in roster.dense] + [
+        one.max_tokens for one in sparse if one.kind != "bm25"
+    ]
+
+
+def _print_json(job: ChunkJob, reports: Sequence[CollectionReport]) -> None:
+    document = {
+        "input_dir": str(job.input_dir),
+        "output_dir": str(job.output_dir),
+        "settings": dataclasses.asdict(job.settings),
+        "collections": [dataclasses.asdict(report) for report in reports],
+    }
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def _sheet(job: ChunkJob, reports: Sequence[CollectionReport]) -> Sheet:
+    rows = tuple(
+        (
+            report.name,
+            *(count(_figure(report, name)) for name in _FIGURES),
+            rate(report.chunks if report.chunked else 0, report.seconds),
+        )
+        for report in reports
+    )
+    settings = job.settings
+    return Sheet(
+        title=f"Chunks of at most {settings.max_tokens} tokens of {settings.tokenizer}"
+        f" in {job.output_dir}",
+        columns=("collection", *_FIGURES, "chunks/s"),
+        rows=rows,
+        numbers=(*_FIGURES, "chunks/s"),
+    )
+
+
+def _figure(report: CollectionReport, name: str) -> int:
+    if name == "skipped":
+        return sum(report.skipped.values())
+    figure: int = getattr(report, name)
+    return figure
