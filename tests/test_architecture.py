@@ -23,22 +23,31 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "config records planning encoders.protocols telemetry.events ranking",
         "catalogue fusion postings retrieval questions probes sparse_files",
         "setting_table model_choice settings chunks chunk_store ledger disk_space "
-        "quality",
-        "encoders model_manager workers token_table hardware",
+        "quality queries",
+        "encoders model_manager workers token_table hardware devices measure",
         "chunking stages export search delivery telemetry verify",
-        "batch_runner",
+        "batch_runner retrieval_run",
         "facade cli __init__",
     )
 )
 """From the ground up; a module imports from its own floor or from below. A name stands
 for the module and all beneath it, unless a longer name is listed."""
 
-ROOMS = ("chunking", "stages", "export", "search", "delivery", "telemetry")
+ROOMS = ("chunking", "stages", "export", "search", "verify", "delivery", "telemetry")
 """Packages that do not know one another."""
 
-SHARED = ("telemetry.events", "export.layout", "export.manifest")
+SHARED = (
+    "telemetry.events",
+    "export.layout",
+    "export.manifest",
+    "export.manifest_sections",
+    "export.vectors",
+    "export.faiss_index",
+    "export.checksums",
+    "export.strict_json",
+)
 """What any room may use although it lies in another: the words for what happens, and
-those for what a bundle is."""
+the format of a bundle. How a bundle is written is `export`'s own business."""
 
 DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("encoders",),
