@@ -45,9 +45,10 @@ SHARED = (
     "export.faiss_index",
     "export.checksums",
     "export.strict_json",
+    "export.jsonl",
 )
 """What any room may use although it lies in another: the words for what happens, and
-the format of a bundle. How a bundle is written is `export`'s own business."""
+the format of a bundle's files. How a bundle comes about is `export`'s own business."""
 
 DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("encoders",),
