@@ -1,0 +1,1 @@
+"""Bundles: written beside their place, published at once, read back and checked."""

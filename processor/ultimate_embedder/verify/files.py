@@ -1,0 +1,129 @@
+"""The files of a bundle against its lists: present, of the size and sum, no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+from ..errors import BundleError
+from ..export.checksums import file_sha256, parse_sums
+from ..export.layout import MANIFEST, SUMS
+from ..export.manifest import Manifest, own_sum_holds, read_manifest_bytes
+from ..export.manifest_sections import Artifact
+from .report import Findings
+
+
+def read_manifest(bundle: Path, findings: Findings) -> Manifest | None:
+    """Return the manifest, or None where it cannot be used; its own sum is checked."""
+    try:
+        content = read_manifest_bytes(bundle)
+        manifest = Manifest.parse(content)
+    except BundleError as error:
+        findings.add(MANIFEST, "whole file", str(error))
+        return None
+    legacy = manifest.schema_version in manifest.compatibility.legacy
+    if manifest.manifest_sha256 or manifest.artifacts or not legacy:
+        if not own_sum_holds(content):
+            findings.add(
+                MANIFEST, "whole file", "its own sum (manifest_sha256) differs"
+            )
+        findings.checks.append("the manifest's own sum")
+    else:
+        findings.notes.append(
+            f"schema {manifest.schema_version} states no sums: files were not summed"
+        )
+    return manifest
+
+
+def check_files(
+    bundle: Path, manifest: Manifest | None, findings: Findings
+) -> frozenset[str]:
+    """Compare each file with the lists; return the paths that are as they were.
+
+    A manifest without artifacts (v4.0) leaves the paths of the list of sums, if any.
+    """
+    artifacts = {a.path: a for a in manifest.artifacts} if manifest else {}
+    sums = _read_sums(bundle, bool(artifacts), findings)
+    if artifacts:
+        _compare_lists(artifacts, sums, findings)
+    expected = {path: item.sha256 for path, item in artifacts.items()}
+    for path, digest in sums.items():
+        expected.setdefault(path, digest)
+    intact = {
+        path
+        for path, digest in expected.items()
+        if _check_file(bundle, path, digest, artifacts.get(path), findings)
+    }
+    if expected:
+        findings.checks.append(f"sums of {len(expected)} files")
+        _find_unexpected(bundle, {*expected, MANIFEST, SUMS}, findings)
+    return frozenset(intact)
+
+
+def _read_sums(bundle: Path, needed: bool, findings: Findings) -> dict[str, str]:
+    path = bundle / SUMS
+    if not path.exists():
+        if needed:
+            findings.add(SUMS, "whole file", "missing")
+        return {}
+    try:
+        return parse_sums(path.read_bytes())
+    except (OSError, BundleError) as error:
+        findings.add(SUMS, "whole file", str(error))
+        return {}
+
+
+def _compare_lists(
+    artifacts: dict[str, Artifact], sums: dict[str, str], findings: Findings
+) -> None:
+    if SUMS not in artifacts:
+        findings.add(MANIFEST, "artifacts", f"{SUMS} is not listed")
+    for path, item in artifacts.items():
+        if path != SUMS and sums.get(path) != item.sha256:
+            findings.add(SUMS, f"entry {path}", "differs from the manifest's sum")
+    for path in sums.keys() - artifacts.keys():
+        findings.add(SUMS, f"entry {path}", "is not in the manifest")
+
+
+def _check_file(
+    bundle: Path, name: str, digest: str, item: Artifact | None, findings: Findings
+) -> bool:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts:
+        findings.add(name, "whole file", "the name leads out of the bundle")
+        return False
+    path = bundle / name
+    if not path.is_file() or _through_link(bundle, path):
+        findings.add(name, "whole file", "missing, or not a plain file")
+        return False
+    size = path.stat().st_size
+    if item is not None and size != item.bytes:
+        end = "breaks off" if size < item.bytes else "goes on"
+        findings.add(
+            name,
+            f"byte {min(size, item.bytes)}",
+            f"{end}: {size} of {item.bytes} bytes",
+        )
+        return False
+    if file_sha256(path) != digest:
+        findings.add(name, f"bytes 0-{size}", "the SHA-256 differs")
+        return False
+    return True
+
+
+def _through_link(bundle: Path, path: Path) -> bool:
+    inside = path.relative_to(bundle)
+    return any((bundle / part).is_symlink() for part in (inside, *inside.parents[:-1]))
+
+
+def _find_unexpected(bundle: Path, expected: set[str], findings: Findings) -> None:
+    folders = {
+        parent.as_posix() for path in expected for parent in PurePosixPath(path).parents
+    }
+    for parent, inner, names in os.walk(bundle):
+        here = Path(parent).relative_to(bundle)
+        found = [(name, expected) for name in names] + [(n, folders) for n in inner]
+        for name, allowed in sorted(found, key=lambda pair: os.fsencode(pair[0])):
+            path = (here / name).as_posix()
+            if path not in allowed:
+                findings.add(path, "whole file", "does not belong to the bundle")

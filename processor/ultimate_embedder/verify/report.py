@@ -1,0 +1,67 @@
+"""What a verification found: where, and what is wrong there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FINDINGS_PER_FILE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault: the file (relative to the bundle), the place in it, the problem."""
+
+    file: str
+    place: str  # "line 3, byte 120", "row 7", "whole file"
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.place}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """The result for one bundle. `checks` were made; `notes` say what was not."""
+
+    bundle: str
+    findings: tuple[Finding, ...]
+    checks: tuple[str, ...]
+    notes: tuple[str, ...]
+    further_findings: int = 0  # beyond the first of each file
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready data."""
+        return {"whole": self.whole, **asdict(self)}
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects faults; of each file the first `FINDINGS_PER_FILE` are kept."""
+
+    kept: list[Finding] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, file: str, place: str, problem: str) -> None:
+        """Keep a fault, or count it."""
+        self._counts[file] += 1
+        if self._counts[file] <= FINDINGS_PER_FILE:
+            self.kept.append(Finding(file, place, problem))
+
+    def report(self, bundle: str) -> VerificationReport:
+        """Return what was found."""
+        return VerificationReport(
+            bundle=bundle,
+            findings=tuple(self.kept),
+            checks=tuple(self.checks),
+            notes=tuple(self.notes),
+            further_findings=self._counts.total() - len(self.kept),
+        )

@@ -1,0 +1,154 @@
+"""Sparse vectors: their rules, and one content in sparse file, points and postings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import BundleError
+from ..export.jsonl import Point, parse_sparse, sparse_fault
+from ..export.strict_json import Line
+from ..postings import Postings
+from ..records import SparseVector
+from .opened import OpenBundle
+from .report import Findings
+
+_POSTINGS_FILES = ("terms", "offsets", "rows", "values", "statistics")
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRow:
+    """A line of the sparse file."""
+
+    chunk_id: str
+    vectors: dict[str, SparseVector]
+
+
+def parse_sparse_row(record: Mapping[str, Any]) -> SparseRow:
+    """Return the line that a parsed record holds.
+
+    Raises:
+        ValueError, KeyError, TypeError: it has another shape.
+    """
+    vectors = {k: parse_sparse(v) for k, v in record.items() if k != "chunk_id"}
+    return SparseRow(record["chunk_id"], vectors)
+
+
+class PostingsCheck:
+    """Walks all inverted lists at once while rows go by: one cursor a term."""
+
+    def __init__(self, postings: Postings) -> None:
+        self.postings = postings
+        self._cursors = postings.offsets[:-1].copy()
+
+    def agrees(self, row: int, vector: SparseVector) -> bool:
+        """Whether the next entries of this row's terms are this row's values."""
+        terms, ends = self.postings.terms, self.postings.offsets[1:]
+        places = np.searchsorted(terms, vector.indices)
+        known = places < len(terms)
+        known[known] = terms[places[known]] == vector.indices[known]
+        if not known.all():
+            return False
+        at = self._cursors[places]
+        if (at >= ends[places]).any():
+            return False
+        self._cursors[places] += 1
+        same_rows = bool((self.postings.rows[at] == row).all())
+        values = np.ascontiguousarray(self.postings.values[at])
+        return same_rows and values.tobytes() == vector.values.tobytes()
+
+    @property
+    def entries_left(self) -> int:
+        """Entries that no row has claimed."""
+        return int((self.postings.offsets[1:] - self._cursors).sum())
+
+
+class SparseCheck:
+    """Compares the sparse vectors of one row after another in all their places."""
+
+    def __init__(self, bundle: OpenBundle, findings: Findings) -> None:
+        """Open the postings whose sums hold."""
+        self._bundle = bundle
+        self._findings = findings
+        self._keys = set(bundle.sparse_keys)
+        self._postings: dict[str, PostingsCheck] = {}
+        for key in bundle.sparse_keys:
+            self._open(key)
+
+    def _open(self, key: str) -> None:
+        folder = self._bundle.names.postings(key)
+        files = [f"{folder}/{name}.npy" for name in _POSTINGS_FILES]
+        if not all(self._bundle.usable(name) for name in files):
+            if not set(files) <= set(self._bundle.listed):
+                self._findings.add(folder, "whole folder", "inverted lists are missing")
+            return
+        try:
+            postings = Postings.open(self._bundle.path / folder)
+        except (BundleError, EOFError, OSError) as error:
+            self._findings.add(folder, "whole folder", str(error))
+            return
+        if postings.documents != self._bundle.manifest.chunk_count:
+            self._findings.add(
+                folder, "statistics", f"N is {postings.documents}, not the chunk count"
+            )
+        self._postings[key] = PostingsCheck(postings)
+
+    def row(
+        self,
+        row: int,
+        line: Line,
+        chunk_id: str | None,
+        entry: SparseRow,
+        point: Point | None,
+    ) -> None:
+        """Check the line of one row against the ids, the point and the postings."""
+        place = f"line {line.number}, byte {line.offset}"
+        name = self._bundle.names.sparse
+
+        def wrong(problem: str) -> None:
+            self._findings.add(name, place, problem)
+
+        if chunk_id is not None and entry.chunk_id != chunk_id:
+            wrong("chunk_id differs from the ids file")
+        if entry.vectors.keys() != self._keys:
+            wrong(f"has vectors of {sorted(entry.vectors)}")
+        for key, vector in entry.vectors.items():
+            if fault := sparse_fault(vector):
+                wrong(f"'{key}': {fault}")
+            elif key in self._postings and not self._postings[key].agrees(row, vector):
+                folder = self._bundle.names.postings(key)
+                self._findings.add(folder, f"row {row}", "differs from the sparse file")
+        if point is not None and point.point_id is not None:
+            self._check_point(place, entry, point)
+
+    def _check_point(self, place: str, entry: SparseRow, point: Point) -> None:
+        name = self._bundle.names.points
+        if point.sparse.keys() != entry.vectors.keys():
+            self._findings.add(name, place, "has other sparse vectors")
+            return
+        for key, vector in entry.vectors.items():
+            other = point.sparse[key]
+            if (
+                vector.indices.tobytes() != other.indices.tobytes()
+                or vector.values.tobytes() != other.values.tobytes()
+            ):
+                self._findings.add(
+                    name,
+                    f"row of {self._bundle.names.sparse} {place}",
+                    f"'{key}' differs from the sparse file",
+                )
+
+    def finish(self) -> None:
+        """Check that no inverted list holds more than the rows did."""
+        for key, check in self._postings.items():
+            if left := check.entries_left:
+                self._findings.add(
+                    self._bundle.names.postings(key),
+                    "all rows",
+                    f"holds {left} entries that the sparse file lacks",
+                )
+        if self._keys:
+            self._findings.checks.append(f"sparse vectors of {len(self._keys)} models")
