@@ -49,7 +49,7 @@ def choose_sparse(value: str) -> SparseModelConfig:
     known = catalogue.SPARSE_MODELS
     if value in known:
         return known[value]
-    raise _unknown("sparse", value, known, folders=False)
+    raise unknown_model("sparse", value, known, folders=False)
 
 
 def choose_rerank(value: str) -> RerankingConfig:
@@ -69,6 +69,21 @@ def choose_rerank(value: str) -> RerankingConfig:
         hf_model_id=str(folder),
         max_tokens=min(512, window) if _is_count(window) else 512,
         licence="see the folder",
+    )
+
+
+def unknown_model(
+    kind: str, value: str, known: Iterable[str], *, folders: bool
+) -> UnknownModel:
+    """Return the error for a key that is in no registry, with the nearest known."""
+    keys = sorted(known)
+    by_folded = {key.casefold(): key for key in keys}
+    near = difflib.get_close_matches(value.casefold(), list(by_folded), n=1)
+    hint = f"Did you mean '{by_folded[near[0]]}'? " if near else ""
+    nor = ", nor is it a folder" if folders else ""
+    return UnknownModel(
+        f"No {kind + ' ' if kind else ''}model is called '{value}'{nor}.",
+        cure=f"{hint}Known: {', '.join(keys)}.",
     )
 
 
@@ -115,22 +130,8 @@ def _pooling(folder: Path) -> Pooling:
 def _model_folder(value: str, kind: str, known: Iterable[str]) -> Path:
     folder = Path(value).expanduser()
     if not folder.is_dir():
-        raise _unknown(kind, value, known, folders=True)
+        raise unknown_model(kind, value, known, folders=True)
     return folder.resolve()
-
-
-def _unknown(
-    kind: str, value: str, known: Iterable[str], *, folders: bool
-) -> UnknownModel:
-    keys = sorted(known)
-    by_folded = {key.casefold(): key for key in keys}
-    near = difflib.get_close_matches(value.casefold(), list(by_folded), n=1)
-    hint = f"Did you mean '{by_folded[near[0]]}'? " if near else ""
-    nor = ", nor is it a folder" if folders else ""
-    return UnknownModel(
-        f"No {kind} model is called '{value}'{nor}.",
-        cure=f"{hint}Known: {', '.join(keys)}.",
-    )
 
 
 def _vector_name(folder: Path) -> str:

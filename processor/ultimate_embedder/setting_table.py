@@ -212,5 +212,10 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="metrics_port", parse=integer(1, 65535)),
         Setting(key="metrics_textfile", parse=path),
         Setting(key="otlp_endpoint", parse=url, variable="OTEL_EXPORTER_OTLP_ENDPOINT"),
+        Setting(
+            key="otlp_protocol",
+            parse=choice("grpc", "http/protobuf"),
+            variable="OTEL_EXPORTER_OTLP_PROTOCOL",
+        ),
     )
 )

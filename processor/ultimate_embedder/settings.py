@@ -48,7 +48,7 @@ COMMAND_LAYER = "command line"
 
 _OWN_PREFIX = "EMBEDDER_"
 _READ_BY_LIBRARIES = re.compile(
-    r"HF_(?!HUB_OFFLINE$)|CUDA_|OTEL_(?!EXPORTER_OTLP_ENDPOINT$)"
+    r"HF_(?!HUB_OFFLINE$)|CUDA_|OTEL_(?!EXPORTER_OTLP_(ENDPOINT|PROTOCOL)$)"
 )
 _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "collections": (),
@@ -75,6 +75,7 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "metrics_port": None,
     "metrics_textfile": None,
     "otlp_endpoint": None,
+    "otlp_protocol": None,
 }
 
 
@@ -96,6 +97,7 @@ class ReportingConfig:
     metrics_port: int | None = None
     metrics_textfile: Path | None = None
     otlp_endpoint: str | None = None
+    otlp_protocol: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +172,16 @@ def decide(
 def on_kaggle(root: Path = KAGGLE_ROOT) -> bool:
     """Say whether this is a Kaggle notebook: both of its folders exist."""
     return (root / "input").is_dir() and (root / "working").is_dir()
+
+
+def in_notebook(environment: Mapping[str, str] | None = None) -> bool:
+    """Say whether a Jupyter kernel started this process.
+
+    A notebook's `!command` gives the process a terminal of its own, which nobody sees:
+    what is written there should hold no control characters.
+    """
+    variables = environment if environment is not None else os.environ
+    return "JPY_PARENT_PID" in variables
 
 
 def _defaults(
@@ -351,10 +363,8 @@ def _gpu(value: Mapping[str, Any]) -> KaggleGPUConfig:
 
 
 def _reporting(decisions: Mapping[str, Decision]) -> ReportingConfig:
-    keys = ("log_format", "log_level", "metrics_port", "metrics_textfile")
-    return ReportingConfig(
-        **{key: decisions[key].value for key in (*keys, "otlp_endpoint")}
-    )
+    keys = [field.name for field in fields(ReportingConfig)]
+    return ReportingConfig(**{key: decisions[key].value for key in keys})
 
 
 def _provenance(decisions: Mapping[str, Decision]) -> tuple[Provenance, ...]:

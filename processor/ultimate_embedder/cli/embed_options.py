@@ -1,0 +1,268 @@
+"""The options of `embed` that are settings, as data, and how Typer gets them.
+
+Values stay text here: the settings parse them, so that an option, a variable and a
+line of the config file are judged by one rule and answered in one way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import typer
+
+from ..setting_table import SETTINGS
+
+Given = dict[str, tuple[object, str]]
+Kind = Literal["text", "list", "flag", "switch"]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingOption:
+    """One option: `kind` list takes several values, switch has an opposite."""
+
+    key: str
+    help: str
+    metavar: str = ""
+    default: str = ""
+    kind: Kind = "text"
+    names: str = ""  # where they do not follow from the key; yes/no of a switch
+
+    @property
+    def declaration(self) -> str:
+        """The option as Typer takes it: `--name` or `--yes/--no`."""
+        return self.names or "--" + self.key.replace("_", "-")
+
+    def given_as(self, value: object) -> str:
+        """Return the option that was typed for `value`."""
+        return self.declaration.split("/")[-1 if value is False else 0]
+
+    def parameter(self) -> inspect.Parameter:
+        """Return the parameter from which Typer makes this option."""
+        kinds: dict[Kind, Any] = {"text": str | None, "list": list[str] | None}
+        return inspect.Parameter(
+            self.key,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=kinds.get(self.kind, bool | None),
+            default=typer.Option(
+                None,
+                self.declaration,
+                metavar=self.metavar or None,
+                help=self._sentences(),
+                show_default=False,
+            ),
+        )
+
+    def _sentences(self) -> str:
+        variable = SETTINGS[self.key].variable
+        default = f"Default: {self.default}." if self.default else ""
+        return " ".join(
+            part
+            for part in (
+                self.help,
+                default,
+                f"Variable: {variable}." if variable else "",
+            )
+            if part
+        )
+
+
+_INPUT_OUTPUT = (
+    SettingOption(
+        "chunked_dir",
+        "Folder whose first-level folders are collections of chunk files.",
+        "DIR",
+        "Chunked; on Kaggle /kaggle/input",
+    ),
+    SettingOption(
+        "output_dir",
+        "Where the bundles go, a folder for each collection.",
+        "DIR",
+        "Embeddings; on Kaggle /kaggle/working",
+    ),
+    SettingOption(
+        "collections",
+        "Only these collections.",
+        "NAME...",
+        "all that are found",
+        "list",
+    ),
+    SettingOption(
+        "exports",
+        "Vector files to write.",
+        "npy,jsonl,faiss",
+        "all three",
+        "list",
+    ),
+    SettingOption(
+        "jsonl_layout",
+        "Points with named vectors, or one plain embedding a line.",
+        "qdrant|simple",
+        "qdrant",
+    ),
+    SettingOption(
+        "baseline",
+        "Earlier bundles to compare the dense vectors with.",
+        "DIR",
+        "the bundle that is replaced",
+    ),
+    SettingOption(
+        "queries",
+        'Questions to measure the search with, JSON lines {"_id", "text"}.',
+        "FILE",
+        "probes drawn from the collection",
+    ),
+)
+
+_MODELS_STAGES = (
+    SettingOption(
+        "profile",
+        "Roster of models and limits.",
+        "embedded|kaggle-t4x2",
+        "embedded; on Kaggle kaggle-t4x2",
+    ),
+    SettingOption(
+        "ensemble_models",
+        "Dense models, primary first: keys of 'models list', or folders.",
+        "KEY...",
+        "those of the profile",
+        "list",
+    ),
+    SettingOption(
+        "sparse_models",
+        "Sparse models: keys of 'models list'.",
+        "KEY...",
+        "those of the profile",
+        "list",
+    ),
+    SettingOption(
+        "rerank_model",
+        "CrossEncoder: a key of 'models list', or a folder.",
+        "KEY",
+        "that of the profile",
+    ),
+    SettingOption(
+        "enable_sparse",
+        "Make sparse vectors, or none.",
+        default="enabled",
+        kind="switch",
+        names="--enable-sparse/--disable-sparse",
+    ),
+    SettingOption(
+        "enable_rerank",
+        "Rerank the candidates of the queries, or none.",
+        default="enabled",
+        kind="switch",
+        names="--enable-rerank/--disable-rerank",
+    ),
+    SettingOption(
+        "rerank_batch_cap", "Most pairs in a batch.", "N", "that of the model"
+    ),
+    SettingOption("rerank_timeout", "Longest time for a query.", "SECONDS", "no limit"),
+    SettingOption(
+        "bm25_profile", "How BM25 cuts words.", "qdrant-word|fastembed", "qdrant-word"
+    ),
+    SettingOption(
+        "probes",
+        "Measure the bundle by questions drawn from its own text.",
+        default="probes",
+        kind="switch",
+        names="--probes/--no-probes",
+    ),
+    SettingOption("seed", "Seed of the choice of probes.", "N", "0"),
+    SettingOption(
+        "skip_failed_models",
+        "Go on without a companion model that cannot be had.",
+        kind="flag",
+    ),
+)
+
+_DEVICES = (
+    SettingOption(
+        "device", "Where models run.", "auto|cpu|cuda|cuda:N,...", "by profile"
+    ),
+    SettingOption(
+        "sparse_device",
+        "Where sparse models with weights of their own run.",
+        "cpu|cuda|cuda:N",
+        "cpu",
+    ),
+    SettingOption("gpu_memory_cap", "Most memory on each GPU, in GiB.", "GIB", "12"),
+    SettingOption(
+        "workers",
+        "CPU worker processes, 0 for one a core; the number changes no byte.",
+        "N",
+        "0",
+    ),
+)
+
+_RUN = (
+    SettingOption(
+        "resume",
+        "Do what is unfinished, or everything anew.",
+        default="resume",
+        kind="switch",
+        names="--resume/--fresh",
+    ),
+    SettingOption("offline", "Open no connection.", kind="flag"),
+)
+
+_TELEMETRY = (
+    SettingOption(
+        "log_format",
+        "rich needs a terminal; json writes one object a line to standard error.",
+        "rich|plain|json",
+        "rich on a terminal, else plain",
+    ),
+    SettingOption(
+        "log_level",
+        "Least severity that is logged.",
+        "debug|info|warning|error",
+        "info",
+    ),
+    SettingOption(
+        "redact_queries", "Record a keyed hash in place of a query.", kind="flag"
+    ),
+    SettingOption("metrics_textfile", "Write Prometheus metrics there.", "FILE"),
+    SettingOption("metrics_port", "Serve Prometheus metrics during the run.", "N"),
+    SettingOption("otlp_endpoint", "Send OpenTelemetry spans there.", "URL"),
+    SettingOption(
+        "otlp_protocol",
+        "How to send them.",
+        "grpc|http/protobuf",
+        "by port: 4317 is grpc",
+    ),
+)
+
+OPTIONS = (*_INPUT_OUTPUT, *_MODELS_STAGES, *_DEVICES, *_TELEMETRY, *_RUN)
+BY_KEY = {option.key: option for option in OPTIONS}
+
+
+def with_setting_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command function whose `**given` Typer fills with the options above."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    added = [option.parameter() for option in OPTIONS]
+    everything = [own[0], *added, *own[1:]]
+    vars(function)["__signature__"] = signature.replace(parameters=everything)
+    function.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in everything
+    }
+    return function
+
+
+def typed(values: Mapping[str, object]) -> Given:
+    """Return each setting that was typed, with the option that gave it."""
+    given: Given = {}
+    for key, value in values.items():
+        option = BY_KEY[key]
+        unset_flag = option.kind == "flag" and not value
+        if value is not None and value != [] and not unset_flag:
+            given[key] = (value, option.given_as(value))
+    return given

@@ -1,0 +1,151 @@
+"""From a command function to a process: arguments, signals, errors, exit code.
+
+`scripts/*.py` and the console entry point both come through here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from ..settings import Preset
+from .errors_out import EXIT_FAILED, complain
+from .options import ManyValuesCommand
+
+DEBUG_OPTION = "--debug"
+EPILOG = "--debug, with any command: show the traceback of an error."
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """How the process was called, and the preset of the script that was."""
+
+    program: str
+    arguments: tuple[str, ...] = ()
+    preset: Preset | None = None
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that goes on where this one stopped."""
+        kept = [argument for argument in self.arguments if argument != "--fresh"]
+        return shlex.join([*shlex.split(self.program), *kept])
+
+
+def run_function(
+    function: Callable[..., None],
+    argv: Sequence[str] | None = None,
+    *,
+    preset: Preset | None = None,
+    summary: str | None = None,
+) -> int:
+    """Run one command function as a program of its own and return the exit code.
+
+    `summary` replaces its docstring as the help.
+    """
+    app = new_app()
+    register(app, function, summary=summary)
+    return run(app, argv, preset=preset)
+
+
+def new_app(summary: str | None = None) -> typer.Typer:
+    """Return an application whose help is plain text.
+
+    Rich's help cuts long option names short on a terminal of 80 columns.
+    """
+    return typer.Typer(
+        help=summary, epilog=EPILOG, add_completion=False, rich_markup_mode=None
+    )
+
+
+def register(
+    app: typer.Typer,
+    function: Callable[..., None],
+    name: str | None = None,
+    *,
+    summary: str | None = None,
+) -> None:
+    """Make a function a command of `app`; its docstring, or `summary`, is the help."""
+    text = inspect.cleandoc(summary or function.__doc__ or "")
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    app.command(
+        name, cls=ManyValuesCommand, help="\n\n".join(paragraphs), epilog=EPILOG
+    )(function)
+
+
+def run(
+    app: typer.Typer,
+    argv: Sequence[str] | None = None,
+    *,
+    preset: Preset | None = None,
+) -> int:
+    """Run a Typer application and return the exit code; nothing is raised."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    invocation = Invocation(_program(sys.argv[0]), tuple(arguments), preset)
+    debug = _take_debug(arguments)
+    command = typer.main.get_command(app)
+    try:
+        with _terminated_like_interrupted():
+            with command.make_context(
+                invocation.program, arguments, obj=invocation
+            ) as context:
+                command.invoke(context)
+            sys.stdout.flush()
+    except typer.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:
+        return _reader_has_gone()
+    except KeyboardInterrupt as error:
+        return complain(error, resume=invocation.resume_command, debug=debug)
+    except Exception as error:  # noqa: BLE001 - the last line: all become one sentence
+        return complain(error, resume=invocation.resume_command, debug=debug)
+    return 0
+
+
+def _program(path: str) -> str:
+    if path.endswith(".py"):
+        return f"python {shlex.quote(path)}"
+    return Path(path).name
+
+
+def _take_debug(arguments: list[str]) -> bool:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if DEBUG_OPTION not in arguments[:end]:
+        return False
+    arguments.remove(DEBUG_OPTION)
+    return True
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the work in the same orderly way as Ctrl-C."""
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's business
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before: Any = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _reader_has_gone() -> int:
+    """Point standard output nowhere, so that Python's last flush stays silent."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED

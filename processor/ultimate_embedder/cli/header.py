@@ -1,0 +1,104 @@
+"""The run header: what will be done, and which layer decided each toggle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..config import PipelineConfig, Provenance
+from ..disk_space import gib
+from .output import Sheet
+
+
+def header_sheet(config: PipelineConfig, versions: Mapping[str, str]) -> Sheet:
+    """Return the header of a run as a table of names and values."""
+    said = {entry.key: entry for entry in config.provenance}
+    rows = [
+        ("profile", config.profile, _by(said, "profile")),
+        ("input", str(config.chunked_dir), _by(said, "chunked_dir")),
+        ("output", str(config.output_dir), _by(said, "output_dir")),
+        ("collections", _collections(config), _by(said, "collections")),
+        ("dense", _dense(config), _by(said, "ensemble_models")),
+        ("sparse", _sparse(config), _sparse_by(config, said)),
+        ("rerank", _rerank(config), _rerank_by(config, said)),
+        ("queries", _queries(config), _by(said, "queries", "probes")),
+        ("device", _device(config), _by(said, "device", "workers")),
+        (
+            "GPU memory cap",
+            f"{gib(config.gpu.memory_cap_bytes)} per GPU",
+            _by(said, "gpu_memory_cap"),
+        ),
+        ("exports", _exports(config), _by(said, "exports", "jsonl_layout")),
+        ("mode", _mode(config), _by(said, "resume", "offline")),
+        ("libraries", ", ".join(f"{k} {v}" for k, v in versions.items()), ""),
+    ]
+    return Sheet(
+        title="Ultimate Embedder", columns=("", "value", "decided by"), rows=tuple(rows)
+    )
+
+
+def _by(said: Mapping[str, Provenance], *keys: str) -> str:
+    """Return the layers of `keys`: of the first alone while the rest are defaults."""
+    entries = [said[key] for key in keys if key in said]
+    entries = entries[:1] + [e for e in entries[1:] if e.layer != "default"]
+    texts = [
+        entry.layer if entry.source == entry.layer else f"{entry.layer}: {entry.source}"
+        for entry in entries
+    ]
+    return ", ".join(dict.fromkeys(texts))
+
+
+def _sparse_by(config: PipelineConfig, said: Mapping[str, Provenance]) -> str:
+    models = ("sparse_models",) if config.enable_sparse else ()
+    return _by(said, "enable_sparse", *models)
+
+
+def _rerank_by(config: PipelineConfig, said: Mapping[str, Provenance]) -> str:
+    models = ("rerank_model", "rerank_batch_cap") if config.enable_rerank else ()
+    return _by(said, "enable_rerank", *models)
+
+
+def _collections(config: PipelineConfig) -> str:
+    return ", ".join(config.collections) if config.collections else "all that are found"
+
+
+def _dense(config: PipelineConfig) -> str:
+    return ", ".join(
+        f"{model.name} ({model.vector_dim}-d, {model.max_tokens} tokens)"
+        for model in config.dense
+    )
+
+
+def _sparse(config: PipelineConfig) -> str:
+    names = ", ".join(model.name for model in config.active_sparse)
+    return f"on: {names or 'no model'}" if config.enable_sparse else "off"
+
+
+def _rerank(config: PipelineConfig) -> str:
+    model = config.active_rerank
+    if model is None:
+        return "off"
+    return (
+        f"on: {model.name}, top {model.candidates} candidates -> {model.top_k}, "
+        f"at most {model.batch_cap} pairs a batch"
+    )
+
+
+def _queries(config: PipelineConfig) -> str:
+    if config.queries is not None:
+        return str(config.queries)
+    return "probes from the collection" if config.probes else "none"
+
+
+def _device(config: PipelineConfig) -> str:
+    devices = ", ".join(config.gpu.devices) or config.gpu.backend
+    workers = config.gpu.workers or "one per core"
+    return f"{devices}; CPU workers: {workers}"
+
+
+def _exports(config: PipelineConfig) -> str:
+    return f"{', '.join(config.exports)}; JSONL layout {config.jsonl_layout}"
+
+
+def _mode(config: PipelineConfig) -> str:
+    start = "resume what is unfinished" if config.resume else "start afresh"
+    return f"{start}; {'offline' if config.offline else 'hub allowed'}"

@@ -1,0 +1,96 @@
+"""`models list` and `models show`: the registry, with licences."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import orjson
+import typer
+
+from ..catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
+from ..config import ModelConfig, RerankingConfig, SparseModelConfig
+from ..model_choice import unknown_model
+from .output import Sheet, choose_format, show_sheet, stdout_is_terminal
+
+Kind = Literal["dense", "sparse", "rerank"]
+Known = ModelConfig | SparseModelConfig | RerankingConfig
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+]
+
+
+def list_models(
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="Only models of this kind.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the known models with their widths, windows and licences."""
+    models = [entry for entry in _all() if kind in (None, entry[0])]
+    if as_json:
+        _print_json([_record(kind, model) for kind, model in models])
+        return
+    sheet = Sheet(
+        title="Known models",
+        columns=("key", "kind", "width", "tokens", "licence", "published as"),
+        rows=tuple(
+            (
+                model.name,
+                kind,
+                str(model.vector_dim) if isinstance(model, ModelConfig) else "-",
+                str(model.max_tokens),
+                model.licence,
+                model.hf_model_id,
+            )
+            for kind, model in models
+        ),
+        numbers=("width", "tokens"),
+    )
+    show_sheet(sheet, style=choose_format(None, is_terminal=stdout_is_terminal()))
+
+
+def show_model(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A key of `models list`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show everything the registry says of one model."""
+    found = {model.name: (kind, model) for kind, model in _all()}
+    if key not in found:
+        raise unknown_model("", key, found, folders=False)
+    record = _record(*found[key])
+    if as_json:
+        _print_json(record)
+        return
+    rows = tuple((name, _plain(value)) for name, value in record.items())
+    sheet = Sheet(title=key, columns=("", "value"), rows=rows)
+    show_sheet(sheet, style=choose_format(None, is_terminal=stdout_is_terminal()))
+
+
+def _all() -> Iterator[tuple[Kind, Known]]:
+    for dense in KAGGLE_OPTIMIZED_MODELS.values():
+        yield "dense", dense
+    for sparse in SPARSE_MODELS.values():
+        yield "sparse", sparse
+    for rerank in RERANKING_MODELS.values():
+        yield "rerank", rerank
+
+
+def _record(kind: Kind, model: Known) -> dict[str, object]:
+    fields = dataclasses.asdict(model)
+    return {"key": fields.pop("name"), "kind": kind, **fields}
+
+
+def _plain(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    return (
+        repr(value) if isinstance(value, str) and value != value.strip() else str(value)
+    )
+
+
+def _print_json(document: object) -> None:
+    text = orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,233 @@
+"""How a command ends: exit codes, one line of error, what resumes it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+
+from processor.ultimate_embedder.cli.entry import Invocation, run_function
+from processor.ultimate_embedder.cli.errors_out import complain
+from processor.ultimate_embedder.errors import (
+    BundleError,
+    DeviceBusy,
+    InputError,
+    MissingExtra,
+    OutputError,
+    UnknownModel,
+    UsageError,
+)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("Wrong.", cure="Right it."), 2),
+        (UnknownModel("No such model."), 2),
+        (MissingExtra("Spans", "otlp"), 2),
+        (InputError("Bad input."), 1),
+        (BundleError("Bad bundle."), 1),
+        (DeviceBusy("Busy."), 3),
+        (OutputError("Full."), 3),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 3),
+        (KeyboardInterrupt(), 3),
+        (ValueError("oddly\nbroken"), 1),
+        (OSError(errno.EACCES, "Permission denied"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_an_error_is_one_line_and_its_exit_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_function(raising(error), []) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert [line.split(":")[0] for line in lines[1:]] == (
+        ["resume with"] if code == 3 else []
+    )
+    assert "Traceback" not in err
+
+
+def test_the_cure_follows_the_message(capsys: pytest.CaptureFixture[str]) -> None:
+    run_function(raising(UsageError("It is wrong.", cure="Right it.")), [])
+    assert capsys.readouterr().err == "error: It is wrong. Right it.\n"
+
+
+def test_an_unexpected_error_names_its_kind_and_debug(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_function(raising(ZeroDivisionError("by nought")), [])
+    err = capsys.readouterr().err
+    assert "Unexpected ZeroDivisionError: by nought" in err
+    assert "--debug" in err
+
+
+@pytest.mark.parametrize("error", [UsageError("Wrong."), ValueError("odd")])
+def test_debug_adds_the_traceback(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_function(raising(error), ["--debug"])
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_hostile_message_is_printed_harmless(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_function(raising(InputError("a\x1b[31m\u202eb\nc")), [])
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\u202e" not in err
+    assert err.count("\n") == 1
+
+
+def test_errors_can_be_told_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complain(OutputError("Full."), resume="again", as_json=True) == 3
+    assert json.loads(capsys.readouterr().err) == {
+        "level": "error",
+        "event": "error",
+        "message": "Full.",
+        "exit_code": 3,
+        "resume": "again",
+    }
+
+
+def needs_number(number: Annotated[int, typer.Option()], name: str = "x") -> None:
+    typer.echo(f"{name}{number}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Missing option '--number'"),
+        (["--number", "one"], "'--number'"),
+        (["--nombre", "1"], "--nombre"),
+        (["--number", "1", "more"], "more"),
+        (["--number"], "'--number' requires an argument"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_code_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_function(needs_number, arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_command_that_ends_well_is_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_function(needs_number, ["--number", "3"]) == 0
+    assert capsys.readouterr().out == "x3\n"
+
+
+def test_a_command_may_choose_its_exit_code() -> None:
+    def command() -> None:
+        raise typer.Exit(1)
+
+    assert run_function(command, []) == 1
+
+
+def test_the_resume_command_is_the_same_without_fresh() -> None:
+    invocation = Invocation(
+        "python scripts/embed.py", ("--fresh", "--collections", "two words", "b")
+    )
+    assert (
+        invocation.resume_command
+        == "python scripts/embed.py --collections 'two words' b"
+    )
+
+
+WAITING = """
+import sys, time
+from processor.ultimate_embedder.cli.entry import run_function
+
+def wait(name: str = "") -> None:
+    print("ready", flush=True)
+    time.sleep(60)
+
+sys.exit(run_function(wait))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_3_and_the_command_that_resumes(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    script = tmp_path / "wait.py"
+    script.write_text(WAITING, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(script), "--name", "a b"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[1] == f"resume with: python {script} --name 'a b'"
+
+
+PRINTING = """
+import sys
+from processor.ultimate_embedder.cli.entry import run_function
+
+def talk() -> None:
+    for number in range(100000):
+        print(number)
+
+sys.exit(run_function(talk))
+"""
+
+
+def test_a_reader_that_goes_away_is_no_drama(tmp_path: Path) -> None:
+    script = tmp_path / "talk.py"
+    script.write_text(PRINTING, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_importing_the_embed_command_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, processor.ultimate_embedder.cli.embed;"
+        "print(*{'torch', 'transformers', 'faiss', 'qdrant_client', 'tokenizers'}"
+        " & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    assert done.stdout.strip() == ""
