@@ -257,16 +257,28 @@ class Collector:
         self._thread.join()
 
 
-def test_an_otlp_endpoint_receives_the_spans_over_http(small_run) -> None:
+@pytest.mark.parametrize(
+    ("path", "received_at"),
+    [
+        ("", "/v1/traces"),
+        ("/", "/v1/traces"),
+        ("/base", "/base/v1/traces"),
+        ("/base/v1/traces", "/base/v1/traces"),
+    ],
+)
+def test_an_otlp_endpoint_receives_the_spans_over_http(
+    small_run, path: str, received_at: str
+) -> None:
     collector = Collector()
     try:
-        listener = OtelListener(otlp_exporter(f"http://127.0.0.1:{collector.port}"))
+        endpoint = f"http://127.0.0.1:{collector.port}{path}"
+        listener = OtelListener(otlp_exporter(endpoint))
         for event in small_run:
             listener(event)
         listener.close()
     finally:
         collector.close()
-    assert set(collector.paths) == {"/v1/traces"}
+    assert set(collector.paths) == {received_at}
     assert sorted(collector.names) == sorted(listener.spans_exported)
 
 

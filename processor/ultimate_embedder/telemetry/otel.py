@@ -32,6 +32,7 @@ _Attributes = Mapping[str, str | int | float | bool | Sequence[str] | None]
 _Key = tuple[str, str, str | None]
 
 _GRPC_PORT: Final = 4317  # registered for OTLP over gRPC; 4318 is OTLP over HTTP
+_TRACES_PATH: Final = "/v1/traces"
 _LOGGER: Final = logging.getLogger(__name__)
 
 
@@ -39,7 +40,8 @@ def otlp_exporter(endpoint: str, protocol: str | None = None) -> SpanExporter:
     """Return an exporter to an OTLP collector.
 
     `protocol` is `grpc` or `http/protobuf`; without one the port decides: 4317 speaks
-    gRPC, every other HTTP. A bare HTTP address gets the standard path `/v1/traces`.
+    gRPC, every other HTTP. An HTTP address is a base, as OTEL_EXPORTER_OTLP_ENDPOINT
+    is: spans go to `v1/traces` below it, unless it says so already.
 
     Raises:
         MissingExtra: the extra `otlp` is not installed.
@@ -56,10 +58,9 @@ def otlp_exporter(endpoint: str, protocol: str | None = None) -> SpanExporter:
     if protocol == "grpc":
         return _grpc_exporter(endpoint)
     if protocol == "http/protobuf":
-        bare = address.path in {"", "/"}
-        return _http_exporter(
-            f"{address.scheme}://{address.netloc}/v1/traces" if bare else endpoint
-        )
+        base = endpoint.rstrip("/")
+        named = address.path.rstrip("/").endswith(_TRACES_PATH)
+        return _http_exporter(base if named else base + _TRACES_PATH)
     raise UsageError(
         f"OTLP protocol '{printable(protocol)}' is not supported.",
         cure="Use grpc or http/protobuf.",
