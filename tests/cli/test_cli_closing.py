@@ -1,0 +1,149 @@
+"""The closing tables hold the manifest's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from processor.ultimate_embedder.cli.closing import closing_sheets
+from processor.ultimate_embedder.cli.output import Sheet
+from processor.ultimate_embedder.config import GIB
+from processor.ultimate_embedder.export.manifest import Manifest
+
+FULL: dict[str, Any] = {
+    "collection": "docs",
+    "chunk_count": 1200,
+    "conservation": {
+        "files_read": 7,
+        "chunks_read": 1203,
+        "embedded": 1200,
+        "quarantined": [
+            {"file": f"{n}.json", "index": 0, "reason": "no_text"} for n in range(3)
+        ],
+        "truncated_chunks": 5,
+    },
+    "source_subdirs": {
+        "a": {"chunks": 1000, "tokens": 90000},
+        "b": {"chunks": 200, "tokens": 9000},
+    },
+    "dense_run": [
+        {
+            "model": "all-miniLM-l6",
+            "hf_model_id": "x",
+            "dimension": 384,
+            "dtype": "bfloat16",
+            "max_tokens": 256,
+            "chunks": 1200,
+            "tokens": 99000,
+            "padding_ratio": 1.04,
+            "seconds": 6.0,
+            "device": "cuda:0",
+            "batch_sizes": [4, 32, 8],
+            "peak_bytes": 3 * GIB,
+        }
+    ],
+    "sparse_run": [
+        {
+            "run_id": "r",
+            "latency_ms": 1500.0,
+            "sparse_model": "qdrant-bm25",
+            "coverage": 0.995,
+            "fallback_used": True,
+            "fallback_reason": "no_model",
+        }
+    ],
+    "fusion_run": {
+        "method": "rrf",
+        "legs": ["all-miniLM-l6", "qdrant-bm25"],
+        "queries": 200,
+        "seconds": 0.5,
+        "latency_ms_p50": 1.2,
+        "latency_ms_p95": 3.4,
+        "quality": {"dense": {"nDCG@10": 0.5}, "fused": {"nDCG@10": 0.625}},
+    },
+    "rerank_run": {
+        "status": "ran",
+        "model": "judge",
+        "queries": 32,
+        "candidates": 100,
+        "top_k": 20,
+        "seconds": 16.0,
+        "latency_ms_p50": 400.0,
+        "latency_ms_p95": 800.0,
+        "quality": {"reranked": {"nDCG@10": 0.75, "MRR@10": 0.5}},
+    },
+    "performance_baseline": {"export": {"seconds": 2.0, "items": 1200}},
+}
+
+
+def sheets(**changes: Any) -> dict[str, Sheet]:
+    manifest = Manifest.model_validate(FULL | changes)
+    return {sheet.title.split(",")[0]: sheet for sheet in closing_sheets([manifest])}
+
+
+def cells(sheet: Sheet, stage: str) -> dict[str, str]:
+    (row,) = [row for row in sheet.rows if row[1] == stage]
+    return dict(zip(sheet.columns, row, strict=True))
+
+
+def test_the_counts_of_a_collection_are_shown() -> None:
+    (row,) = sheets()["Collections"].rows
+    assert row == ("docs", "7", "1,203", "1,200", "3", "5", "99,000")
+
+
+def test_the_dense_row_shows_throughput_batches_and_peak() -> None:
+    row = cells(sheets()["Stages"], "dense")
+    assert row["items"] == "1,200"
+    assert row["per second"] == "200.0"
+    assert row["time"] == "6 s"
+    assert row["batch sizes"] == "4 to 32"
+    assert row["peak"] == "3 GiB"
+    assert row["remarks"] == "cuda:0, bfloat16, padding 1.04x"
+
+
+def test_the_sparse_row_shows_coverage_and_its_fallback() -> None:
+    row = cells(sheets()["Stages"], "sparse")
+    assert row["remarks"] == "coverage 99.5%; fallback: no_model"
+    assert row["per second"] == "800.0"
+
+
+def test_fusion_and_rerank_show_their_latency() -> None:
+    stages = sheets()["Stages"]
+    assert cells(stages, "fusion")["latency p50/p95"] == "1.2 / 3.4 ms"
+    assert cells(stages, "rerank")["latency p50/p95"] == "400.0 / 800.0 ms"
+    assert cells(stages, "export")["per second"] == "600.0"
+
+
+def test_a_rerank_that_could_not_run_says_why() -> None:
+    stages = sheets(
+        rerank_run={"status": "not_run", "reason": "No weights.", "cure": "Fetch them."}
+    )["Stages"]
+    assert cells(stages, "rerank")["remarks"] == "not run: No weights. Fetch them."
+
+
+def test_stages_that_were_off_have_no_row() -> None:
+    stages = sheets(sparse_run=None, rerank_run=None, fusion_run=None)["Stages"]
+    assert [row[1] for row in stages.rows] == ["dense", "export"]
+
+
+def test_quality_is_shown_stage_by_stage() -> None:
+    quality = sheets()["Search quality"]
+    assert quality.columns == ("collection", "stage", "nDCG@10", "MRR@10")
+    assert quality.rows == (
+        ("docs", "dense", "0.500", "-"),
+        ("docs", "fused", "0.625", "-"),
+        ("docs", "reranked", "0.750", "0.500"),
+    )
+
+
+def test_without_measures_there_is_no_quality_table() -> None:
+    assert "Search quality" not in sheets(fusion_run=None, rerank_run=None)
+
+
+def test_a_manifest_of_the_first_schema_is_shown_too() -> None:
+    old = Manifest.model_validate({"collection": "old", "chunk_count": 3})
+    titles = [sheet.title for sheet in closing_sheets([old])]
+    assert titles == ["Collections", "Stages"]
+
+
+def test_no_manifests_give_no_tables() -> None:
+    assert closing_sheets([]) == []

@@ -1,0 +1,63 @@
+"""`models list` and `models show`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from processor.ultimate_embedder.catalogue import (
+    KAGGLE_OPTIMIZED_MODELS,
+    RERANKING_MODELS,
+    SPARSE_MODELS,
+)
+from processor.ultimate_embedder.cli.entry import run_function
+from processor.ultimate_embedder.cli.models import list_models, show_model
+
+
+def test_every_known_model_is_listed_with_its_licence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_function(list_models, []) == 0
+    out = capsys.readouterr().out
+    for registry in (KAGGLE_OPTIMIZED_MODELS, SPARSE_MODELS, RERANKING_MODELS):
+        for model in registry.values():
+            (line,) = [
+                line for line in out.splitlines() if line.split()[:1] == [model.name]
+            ]
+            assert model.licence in line
+            assert model.hf_model_id in line
+
+
+def test_a_kind_can_be_picked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_function(list_models, ["--kind", "sparse", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [model["key"] for model in listed] == list(SPARSE_MODELS)
+
+
+def test_show_tells_all_of_one_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_function(show_model, ["jina-code-embeddings-1.5b"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "CC-BY-NC-4.0" in out
+    assert "1536" in out
+    assert "\\n" in out  # its prompt ends in a line break, which must be seen
+
+
+def test_show_as_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_function(show_model, ["bge-m3", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["key"], shown["kind"], shown["vector_dim"]) == (
+        "bge-m3",
+        "dense",
+        1024,
+    )
+
+
+def test_an_unknown_key_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_function(show_model, ["bge-m4"]) == 2
+    err = capsys.readouterr().err
+    assert "'bge-m4'" in err
+    assert "Did you mean 'bge-m3'?" in err
