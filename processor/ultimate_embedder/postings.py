@@ -25,7 +25,10 @@ _NAMES: Final = ("terms", "offsets", "rows", "values", "statistics")
 
 
 def idf(documents: int, document_frequency: npt.ArrayLike) -> Float64Array:
-    """Return ln(1 + (N - df + 1/2) / (df + 1/2)), as Qdrant's `modifier: idf`."""
+    """Return ln(1 + (N - df + 1/2) / (df + 1/2)), as Qdrant's `modifier: idf`.
+
+    N is the `population` of the postings.
+    """
     frequency = np.asarray(document_frequency, dtype=np.float64)
     return np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
 
@@ -35,7 +38,8 @@ class Postings:
     """Inverted lists, memory-mapped.
 
     Shapes: `terms` uint32 [t], ascending; `offsets` int64 [t + 1]; `rows` int32 [nnz];
-    `values` float32 [nnz]. `average_length` is None where it has no meaning.
+    `values` float32 [nnz]. `documents` counts rows, `filled` those whose vector is not
+    empty (None: all). `average_length` is None where it has no meaning.
     """
 
     terms: UInt32Array
@@ -44,6 +48,12 @@ class Postings:
     values: Float32Array
     documents: int
     average_length: float | None
+    filled: int | None = None
+
+    @property
+    def population(self) -> int:
+        """N of the IDF: Qdrant counts the documents whose vector is not empty."""
+        return self.documents if self.filled is None else self.filled
 
     @classmethod
     def open(cls, directory: Path) -> Postings:
@@ -54,9 +64,9 @@ class Postings:
         """
         arrays = {name: _open_array(directory, name) for name in _NAMES}
         statistics = arrays["statistics"]
-        if len(statistics) != 2:
+        if len(statistics) != 3:
             raise BundleError(f"The postings in {directory} lack their statistics.")
-        documents, average = statistics.tolist()
+        documents, filled, average = statistics.tolist()
         postings = cls(
             terms=arrays["terms"],
             offsets=arrays["offsets"],
@@ -64,6 +74,7 @@ class Postings:
             values=arrays["values"],
             documents=int(documents),
             average_length=None if np.isnan(average) else average,
+            filled=int(filled),
         )
         _check(postings, directory)
         return postings
@@ -123,7 +134,9 @@ def write_postings(
     _save(directory, "terms", terms)
     _save(directory, "offsets", offsets)
     average = np.nan if average_length is None else average_length
-    _save(directory, "statistics", np.array([len(matrix), average], dtype=np.float64))
+    filled = np.count_nonzero(np.diff(matrix.indptr))
+    statistics = np.array([len(matrix), filled, average], dtype=np.float64)
+    _save(directory, "statistics", statistics)
     entries = len(matrix.indices)
     rows = _new_array(directory, "rows", np.int32, entries)
     values = _new_array(directory, "values", np.float32, entries)

