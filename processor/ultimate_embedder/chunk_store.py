@@ -123,6 +123,10 @@ class ChunkStore:
         """Return the text at `row`."""
         return self.chunk(row).text
 
+    def source_subdirs(self) -> Iterator[str]:
+        """Yield the source_subdir of each row."""
+        return (chunk.source_subdir for chunk in self)
+
     def text_hash(self, row: int) -> bytes:
         """Return the SHA-256 of the text at `row`, 32 bytes."""
         return bytes(self._hashes[row])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Protocol
 
 from .config import ModelConfig
+from .encoders.protocols import AttentionEncoder, Tokenizer
 from .encoders.sources import ModelLocation, locate_model
 from .encoders.tokenizer import HubTokenizer
 from .errors import UsageError
@@ -19,11 +20,28 @@ if TYPE_CHECKING:
 _BACKENDS = ("pytorch",)
 
 
+class ModelSource(Protocol):
+    """What the pipeline asks of whoever has the models."""
+
+    def locate(self, config: ModelConfig) -> ModelLocation:
+        """Return where the model's files are."""
+
+    def tokenizer(self, config: ModelConfig) -> Tokenizer:
+        """Return the model's tokenizer with its window and prompts."""
+
+    def dtype(self, device: str) -> str:
+        """Return the precision to compute in on `device`."""
+
+    def resident(self, config: ModelConfig) -> AbstractContextManager[AttentionEncoder]:
+        """Keep the model in memory for the length of the block."""
+
+
 class ModelManager:
     """Finds models and keeps one in memory for as long as a `with` block lasts."""
 
     def __init__(self, *, offline: bool = False) -> None:
         self.offline = offline
+        self._located: dict[ModelConfig, ModelLocation] = {}
 
     def locate(self, config: ModelConfig) -> ModelLocation:
         """Return where the model's files are.
@@ -38,13 +56,15 @@ class ModelManager:
                 f"version has {', '.join(_BACKENDS)}.",
                 cure="Choose another model.",
             )
-        return locate_model(
-            config.hf_model_id,
-            revision=config.revision,
-            package=config.package,
-            offline=self.offline,
-            weights_sha256=config.weights_sha256,
-        )
+        if config not in self._located:
+            self._located[config] = locate_model(
+                config.hf_model_id,
+                revision=config.revision,
+                package=config.package,
+                offline=self.offline,
+                weights_sha256=config.weights_sha256,
+            )
+        return self._located[config]
 
     def tokenizer(self, config: ModelConfig) -> HubTokenizer:
         """Return the model's tokenizer with its window and prompts."""

@@ -20,15 +20,34 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModel
+from transformers.utils import logging as transformers_logging
 
 from ..config import ModelConfig, Pooling
 from ..errors import DeviceOutOfMemory, ModelError, ModelMismatch
 from ..records import Float32Array, UInt32Array
 
+# Progress is told by events; a bar of a library's own would break lines up.
+transformers_logging.disable_progress_bar()
+
 _CPU_ROWS = 4
 _CPU_LENGTH_MULTIPLE = 16
 _GPU_LENGTH_MULTIPLE = 8
 _BFLOAT16_CAPABILITY = 8
+
+
+def cuda_device_count() -> int:
+    """Return how many CUDA devices torch can use."""
+    return torch.cuda.device_count()
+
+
+def limit_device_memory(device: str, cap_bytes: int) -> None:
+    """Make torch's allocator on a card refuse to go over `cap_bytes`.
+
+    To be called before weights move. It limits this process's allocator, not the CUDA
+    context beside it.
+    """
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), device)
 
 
 def cuda_dtype(device: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ..records import Float32Array, SparseVector, UInt32Array
 
@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
     @property
     def fingerprint(self) -> str:
         """Equal for equal behaviour: hash of vocabulary, rules, window, prompts."""
+
+    @property
+    def backend(self) -> Any:
+        """The `tokenizers.Tokenizer` itself, without truncation or padding."""
 
     def encode(self, texts: Sequence[str], role: Role) -> Tokenised:
         """Tokenise texts with the prompt of `role`."""

@@ -28,7 +28,9 @@ from ..workers.batch_encoder import create_attention, create_vectors, save_plan
 from ..workers.jobs import BatchReply, BatchRequest, EncodeJob, Output
 from ..workers.pool import BatchExecutor
 
-OpenExecutor = Callable[[EncodeJob], AbstractContextManager[BatchExecutor]]
+OpenExecutor = Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]
+"""Makes an executor for a job of so many batches."""
+
 _ROWS_A_COPY = 4096
 _BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
 
@@ -53,18 +55,21 @@ class DenseBlock:
     """What one model made of a collection, with what it cost.
 
     `vectors` is float32 [rows, dimension], memory-mapped, None when only attention
-    was asked for. `reused_batches` were on disk from an earlier run.
+    was asked for. `reused_batches` were on disk from an earlier run; `computed_chunks`
+    and `computed_tokens` count what this run computed: each distinct text once.
+    `peak_rss_bytes` is the largest worker's memory, `peak_bytes` the device's.
     """
 
     model: ModelConfig
     location: ModelLocation
     vectors: Float32Array | None
     attention: TokenAttention | None
+    attention_fingerprint: str
     dtype: str
     devices: tuple[str, ...]
     chunks: int
     tokens: int
-    padded_tokens: int
+    padding_ratio: float
     truncated_chunks: int
     truncated_tokens: int
     batch_sizes: tuple[int, ...]
@@ -72,7 +77,15 @@ class DenseBlock:
     reused_batches: int
     compute_seconds: float
     wall_seconds: float
-    peak_bytes: int
+    computed_chunks: int
+    computed_tokens: int
+    peak_rss_bytes: int
+    peak_bytes: int | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether vectors were asked for, not attention alone."""
+        return self.vectors is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +212,7 @@ class DenseStage:
         if not requests:
             return []
         replies = []
-        with self._open_executor(job) as executor:
+        with self._open_executor(job, len(requests)) as executor:
             for reply in executor.run(requests):
                 self._mark(task, reply)
                 replies.append(reply)
@@ -251,11 +264,13 @@ class DenseStage:
             location=task.location,
             vectors=vectors if "dense" in task.outputs else None,
             attention=attention,
+            attention_fingerprint=_fingerprint(task, plan, "attention"),
             dtype=task.dtype,
             devices=tuple(sorted({reply.device for reply in replies} or {task.device})),
             chunks=len(tokens),
             tokens=int(tokens.offsets[-1]),
-            padded_tokens=sum(record.padded_tokens for record in records),
+            padding_ratio=sum(record.padded_tokens for record in records)
+            / max(1, sum(record.tokens for record in records)),
             truncated_chunks=int(np.count_nonzero(tokens.truncated)),
             truncated_tokens=int(tokens.truncated.sum()),
             batch_sizes=tuple(sorted({record.rows for record in records})),
@@ -263,7 +278,9 @@ class DenseStage:
             reused_batches=len(plan) - len(replies),
             compute_seconds=sum(record.seconds for record in records),
             wall_seconds=time.perf_counter() - started,
-            peak_bytes=max((reply.peak_bytes for reply in replies), default=0),
+            computed_chunks=sum(reply.rows for reply in replies),
+            computed_tokens=sum(reply.tokens for reply in replies),
+            peak_rss_bytes=max((reply.peak_bytes for reply in replies), default=0),
         )
 
 

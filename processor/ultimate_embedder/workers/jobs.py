@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import orjson
 
-from ..config import ModelConfig
+from ..config import DEFAULT_GPU_MEMORY_CAP_BYTES, ModelConfig
 
 Output = Literal["dense", "attention"]
 
@@ -28,6 +28,7 @@ class EncodeJob:
     attention: Path | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    memory_cap_bytes: int = DEFAULT_GPU_MEMORY_CAP_BYTES
 
     def to_line(self) -> bytes:
         """Return the job as one line of JSON."""

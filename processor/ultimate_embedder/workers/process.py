@@ -52,10 +52,16 @@ def main() -> None:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     # Heavy imports wait until a job is here: a worker that is not needed stays small.
-    from ..encoders.dense_torch import TorchDenseEncoder, one_thread
+    from ..encoders.dense_torch import (
+        TorchDenseEncoder,
+        limit_device_memory,
+        one_thread,
+    )
 
     started = time.perf_counter()
     job = EncodeJob.from_line(requests.readline())
+    if job.device != "cpu":
+        limit_device_memory(job.device, job.memory_cap_bytes)
     with one_thread() if job.device == "cpu" else nullcontext():
         encoder = TorchDenseEncoder.load(
             job.location, job.model, device=job.device, dtype=job.dtype

@@ -1,0 +1,238 @@
+"""The loop a visitor is shown: collections, one after the other.
+
+A collection that fails is reported and the next one goes on; a stop (signal, disk
+full, device) ends the run at once with nothing lost.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .chunks import CollectionFolder, find_collections
+from .collection_run import CollectionOutcome, CollectionRun, Parts
+from .config import ModelConfig, PipelineConfig, RerankingConfig
+from .devices import resolve_devices
+from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
+from .encoders.protocols import PairScorer
+from .errors import EmbedderError, ModelError, RunStopped, UsageError
+from .measure import measure_collection
+from .model_manager import ModelManager
+from .output_lock import only_run_in
+from .queries import read_queries
+from .retrieval_run import LoadScorer
+from .run_plan import RunPlan, plan_collection
+from .telemetry.events import (
+    CollectionFinished,
+    CollectionStarted,
+    Emit,
+    RunFinished,
+    RunStarted,
+    Warned,
+)
+from .workers.opening import worker_processes
+
+WORK_FOLDER = ".work"
+_BYTES_A_CHUNK = 1000  # to estimate how many chunks a file's size stands for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """What became of every collection; `exit_code` as the command line returns it."""
+
+    exit_code: int
+    collections: tuple[CollectionOutcome, ...]
+
+
+class BatchRunner:
+    """Runs a configuration; without `parts`, on real models and worker processes."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        emit: Emit,
+        run_id: str,
+        parts: Parts | None = None,
+    ) -> None:
+        self._config = config
+        self._emit = emit
+        self._run_id = run_id
+        self._given_parts = parts
+        self._work_root = config.output_dir / WORK_FOLDER
+
+    def run(self) -> RunOutcome:
+        """Make a bundle of every collection chosen.
+
+        Raises:
+            UsageError: a name, a setting or a folder is wrong; nothing was started.
+            RunStopped: the run ended early; the same command resumes it.
+        """
+        started = time.perf_counter()
+        folders = self._folders()
+        parts = self._parts()
+        config = self._checked(parts, folders)
+        with only_run_in(self._work_root):
+            self._emit(self._run_started(folders))
+            exit_code = RunStopped.exit_code
+            try:
+                outcomes = tuple(self._one(folder, config, parts) for folder in folders)
+                exit_code = int(any(outcome.error for outcome in outcomes))
+            finally:
+                seconds = time.perf_counter() - started
+                self._emit(
+                    RunFinished(
+                        run_id=self._run_id, exit_code=exit_code, seconds=seconds
+                    )
+                )
+        return RunOutcome(exit_code=exit_code, collections=outcomes)
+
+    def plan(self) -> RunPlan:
+        """Measure the collections chosen; load no model, publish nothing.
+
+        Raises:
+            UsageError: a name, a setting or a folder is wrong.
+        """
+        parts = self._parts()
+        devices = resolve_devices(self._config.gpu)
+        plans = []
+        for folder in self._folders():
+            with tempfile.TemporaryDirectory() as scratch:
+                measured = measure_collection(
+                    folder, self._config.dense, parts.models, Path(scratch), self._emit
+                )
+                plans.append(plan_collection(measured, devices))
+        return RunPlan(collections=tuple(plans))
+
+    def _folders(self) -> list[CollectionFolder]:
+        found = {
+            folder.name: folder for folder in find_collections(self._config.chunked_dir)
+        }
+        if not found:
+            raise UsageError(
+                f"{self._config.chunked_dir} holds no collection.",
+                cure="It needs folders with *_chunks.json files; chunk_docs_v5.py "
+                "makes them.",
+            )
+        unknown = [name for name in self._config.collections if name not in found]
+        if unknown:
+            raise UsageError(
+                f"No collection is called {', '.join(unknown)} in "
+                f"{self._config.chunked_dir}.",
+                cure=f"Found: {', '.join(found)}.",
+            )
+        return [found[name] for name in self._config.collections or found]
+
+    def _parts(self) -> Parts:
+        if self._given_parts is not None:
+            return self._given_parts
+        config = self._config
+        return Parts(
+            models=ModelManager(offline=config.offline),
+            open_executor=worker_processes(config.gpu),
+            load_scorer=_scorer_loader(config.offline),
+            device=resolve_devices(config.gpu)[0],
+            now=lambda: datetime.now(UTC),
+        )
+
+    def _checked(
+        self, parts: Parts, folders: Sequence[CollectionFolder]
+    ) -> PipelineConfig:
+        """Check before hours of work what can be checked: folders, room, models."""
+        config = self._config
+        require_writable(config.output_dir)
+        if config.queries is not None:
+            read_queries(config.queries)
+        for folder in folders:
+            require_free_space(
+                config.output_dir,
+                estimate_bundle_bytes(
+                    chunk_bytes=folder.total_bytes,
+                    chunks=folder.total_bytes // _BYTES_A_CHUNK,
+                    dimensions=[model.vector_dim for model in config.dense],
+                    sparse_models=len(config.active_sparse),
+                    exports=config.exports,
+                ),
+            )
+        return replace(config, dense=tuple(self._usable(parts)))
+
+    def _usable(self, parts: Parts) -> list[ModelConfig]:
+        usable = []
+        for model in self._config.dense:
+            try:
+                parts.models.locate(model)
+                usable.append(model)
+            except ModelError as error:
+                if not self._config.skip_failed_models or not usable:
+                    raise
+                self._emit(Warned(message=f"Model {model.name} is skipped: {error}"))
+        return usable
+
+    def _run_started(self, folders: Sequence[CollectionFolder]) -> RunStarted:
+        return RunStarted(
+            run_id=self._run_id,
+            collections=tuple(folder.name for folder in folders),
+            settings={
+                entry.key: f"{entry.value} ({entry.layer})"
+                for entry in self._config.provenance
+            },
+        )
+
+    def _one(
+        self, folder: CollectionFolder, config: PipelineConfig, parts: Parts
+    ) -> CollectionOutcome:
+        started = time.perf_counter()
+        self._emit(CollectionStarted(collection=folder.name))
+        work_dir = self._work_root / folder.name
+        if not config.resume:
+            shutil.rmtree(work_dir, ignore_errors=True)
+        run = CollectionRun(
+            folder,
+            work_dir,
+            config,
+            parts,
+            self._emit,
+            self._run_id,
+            self._redact_key(),
+        )
+        try:
+            outcome = run.run()
+        except (RunStopped, UsageError):
+            raise
+        except EmbedderError as error:
+            outcome = CollectionOutcome(name=folder.name, error=error)
+        self._emit(
+            CollectionFinished(
+                collection=folder.name,
+                chunks=outcome.manifest.chunk_count if outcome.manifest else 0,
+                seconds=time.perf_counter() - started,
+                error=str(outcome.error) if outcome.error else None,
+            )
+        )
+        return outcome
+
+    def _redact_key(self) -> bytes | None:
+        """Return a key that stays with the output folder, so that files repeat."""
+        if not self._config.redact_queries:
+            return None
+        path = self._work_root / "redact.key"
+        if not path.is_file():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(secrets.token_bytes(32))
+        return path.read_bytes()
+
+
+def _scorer_loader(offline: bool) -> LoadScorer:
+    def load(config: RerankingConfig) -> PairScorer:
+        from .encoders.cross_encoder import TorchCrossEncoder
+
+        return TorchCrossEncoder.load(config, offline=offline)
+
+    return load

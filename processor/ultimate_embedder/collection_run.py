@@ -1,0 +1,305 @@
+"""One collection from chunk files to a published bundle, stage after stage.
+
+Each step's result is a value that the next one takes; nothing is shared otherwise.
+The stages that are switched off are not called.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from .catalogue import dense_model
+from .chunks import CollectionFolder
+from .config import ModelConfig, PipelineConfig, SparseModelConfig
+from .errors import ModelError
+from .export.manifest import Manifest
+from .export.manifest_sections import TelemetrySection
+from .export.runtime import ExportRuntime
+from .ledger import Ledger
+from .manifest_builder import CollectionResult, build_manifest
+from .measure import MeasuredCollection, measure_collection
+from .model_manager import ModelSource
+from .records import Float32Array
+from .retrieval_run import LoadScorer, RetrievalOutcome, RetrievalRun
+from .stages.dense import DenseBlock, DenseStage, DenseTask, OpenExecutor
+from .stages.sparse import SparseResult, SparseVectorGenerator
+from .telemetry.events import Emit, Event, StageSkipped, Warned
+from .telemetry.summary import MetricsSummary
+from .workers.jobs import Output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a run needs from outside: models, workers and a clock."""
+
+    models: ModelSource
+    open_executor: OpenExecutor
+    load_scorer: LoadScorer
+    device: str
+    now: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionOutcome:
+    """What became of one collection; `embeddings` and `sparse` map its working files.
+
+    `bundle` and `manifest` are there unless `error` is.
+    """
+
+    name: str
+    bundle: Path | None = None
+    manifest: Manifest | None = None
+    embeddings: dict[str, Float32Array] | None = None
+    sparse: dict[str, SparseResult] | None = None
+    error: Exception | None = None
+
+
+class CollectionRun:
+    """Makes one bundle. `work_dir` keeps what later runs may use again."""
+
+    def __init__(
+        self,
+        folder: CollectionFolder,
+        work_dir: Path,
+        config: PipelineConfig,
+        parts: Parts,
+        emit: Emit,
+        run_id: str,
+        redact_key: bytes | None = None,
+    ) -> None:
+        self._folder = folder
+        self._work_dir = work_dir
+        self._config = config
+        self._parts = parts
+        self._summary = MetricsSummary(folder.name)
+        self._emit_outside = emit
+        self._run_id = run_id
+        self._redact_key = redact_key
+        self._warnings: list[str] = []
+
+    def run(self) -> CollectionOutcome:
+        """Do every stage and publish.
+
+        Raises:
+            InputError: there is no usable chunk.
+            ModelError: a model cannot be used.
+            RunStopped: the run ended early; the same command resumes it.
+        """
+        collection = self._measure()
+        dense = self._dense(collection)
+        vectors = {
+            block.model.name: block.vectors
+            for block in dense
+            if block.vectors is not None
+        }
+        config = self._config
+        with ExportRuntime(
+            config.output_dir,
+            self._folder.name,
+            exports=config.exports,
+            jsonl_layout=config.jsonl_layout,
+            baseline=config.baseline,
+            emit=self._emit,
+        ) as export:
+            started = time.perf_counter()
+            export.write_ids(collection.store)
+            for key, rows in vectors.items():
+                export.write_dense(key, rows)
+            sparse = self._sparse(collection, dense)
+            matrices = {key: result.matrix for key, result in sparse.items()}
+            export.write_sparse(
+                matrices,
+                {
+                    key: result.run.statistics.get("average_length")
+                    for key, result in sparse.items()
+                },
+            )
+            export.write_points(collection.store, vectors, matrices)
+            seconds = time.perf_counter() - started
+            retrieval = self._retrieve(collection, vectors, sparse, export.staging)
+            if retrieval.reranked is not None:
+                export.write_rerank(retrieval.reranked.records)
+            manifest = build_manifest(
+                CollectionResult(
+                    collection=collection,
+                    dense=dense,
+                    sparse=sparse,
+                    retrieval=retrieval,
+                    export_seconds=seconds,
+                    warnings=tuple(self._warnings),
+                ),
+                config,
+                run_id=self._run_id,
+                generated_at=self._parts.now(),
+                telemetry=TelemetrySection(
+                    spans=tuple(
+                        {"name": name, "count": count}
+                        for name, count in self._summary.spans.items()
+                    ),
+                    metrics=self._summary.metrics,
+                ),
+            )
+            bundle = export.publish(manifest)
+        return CollectionOutcome(
+            name=self._folder.name,
+            bundle=bundle,
+            manifest=Manifest.read(bundle),
+            embeddings=vectors,
+            sparse=sparse,
+        )
+
+    def _emit(self, event: Event) -> None:
+        self._summary(event)
+        self._emit_outside(event)
+
+    def _measure(self) -> MeasuredCollection:
+        models = [*self._config.dense, *self._attention_only()]
+        found = measure_collection(
+            self._folder, models, self._parts.models, self._work_dir, self._emit
+        )
+        for model in found.models:
+            lost = int(model.tokens.truncated.sum())
+            if lost and model.config in self._config.dense:
+                rows = int((model.tokens.truncated > 0).sum())
+                self._warn(
+                    f"{rows} of {len(found.store)} chunks are longer than the window "
+                    f"of {model.config.name} ({model.config.max_tokens} tokens): "
+                    f"{lost} tokens are not in their vectors. Chunk with a smaller "
+                    "--max-tokens to keep them."
+                )
+        aside = len(found.store.conservation.quarantined)
+        if aside:
+            self._warn(
+                f"{aside} entries were set aside; the manifest lists them under "
+                "conservation.quarantined."
+            )
+        return found
+
+    def _attention_models(self) -> dict[str, SparseModelConfig]:
+        """Return attention sparse models by the dense model whose pass they share."""
+        return {
+            sparse.dense_key: sparse
+            for sparse in self._config.active_sparse
+            if sparse.kind == "attention" and sparse.dense_key
+        }
+
+    def _attention_only(self) -> list[ModelConfig]:
+        """Return models wanted for their attention, not for their vectors."""
+        names = {model.name for model in self._config.dense}
+        return [
+            dense_model(key) for key in self._attention_models() if key not in names
+        ]
+
+    def _dense(self, collection: MeasuredCollection) -> tuple[DenseBlock, ...]:
+        """Run the roster in order, each model over all its batches."""
+        blocks = []
+        with Ledger(self._work_dir / "ledger.sqlite") as ledger:
+            stage = DenseStage(
+                self._work_dir, ledger, self._parts.open_executor, self._emit
+            )
+            for model in collection.models:
+                try:
+                    blocks.append(self._pass(stage, collection, model.config))
+                except ModelError as error:
+                    if not self._may_skip(model.config):
+                        raise
+                    self._warn(f"Model {model.config.name} was skipped: {error}")
+        return tuple(blocks)
+
+    def _may_skip(self, model: ModelConfig) -> bool:
+        return self._config.skip_failed_models and model != self._config.primary
+
+    def _pass(
+        self, stage: DenseStage, collection: MeasuredCollection, model: ModelConfig
+    ) -> DenseBlock:
+        measured = collection.model(model.name)
+        outputs: list[Output] = ["dense"] if model in self._config.dense else []
+        if model.name in self._attention_models():
+            outputs.append("attention")
+        device = self._parts.device
+        task = DenseTask(
+            collection=self._folder.name,
+            model=model,
+            location=measured.location,
+            tokens_dir=measured.tokens_dir,
+            fingerprint=collection.store.text_digest + measured.tokenizer.fingerprint,
+            dtype=self._parts.models.dtype(device),
+            device=device,
+            outputs=tuple(outputs),
+        )
+        return stage.run(task, measured.tokens, measured.plan, collection.first_rows)
+
+    def _sparse(
+        self, collection: MeasuredCollection, dense: tuple[DenseBlock, ...]
+    ) -> dict[str, SparseResult]:
+        if not self._config.enable_sparse:
+            self._skipped("sparse", "enable_sparse")
+        return {
+            model.name: self._generate(model, collection, dense)
+            for model in self._config.active_sparse
+        }
+
+    def _generate(
+        self,
+        model: SparseModelConfig,
+        collection: MeasuredCollection,
+        dense: tuple[DenseBlock, ...],
+    ) -> SparseResult:
+        generator = SparseVectorGenerator(
+            model,
+            bm25_profile=self._config.bm25_profile,
+            work_dir=self._work_dir / "sparse",
+            emit=self._emit,
+            run_id=self._run_id,
+        )
+        block = next((b for b in dense if b.model.name == model.dense_key), None)
+        if block is None or block.attention is None:
+            return generator.generate(collection.store, None, None)
+        return generator.generate(
+            collection.store,
+            block.attention,
+            collection.model(block.model.name).tokenizer.backend,
+            attention_fingerprint=block.attention_fingerprint,
+        )
+
+    def _retrieve(
+        self,
+        collection: MeasuredCollection,
+        vectors: dict[str, Float32Array],
+        sparse: dict[str, SparseResult],
+        staging: Path,
+    ) -> RetrievalOutcome:
+        if not self._config.enable_rerank:
+            self._skipped("rerank", "enable_rerank")
+        run = RetrievalRun(
+            config=self._config,
+            manager=self._parts.models,
+            load_scorer=self._parts.load_scorer,
+            emit=self._emit,
+            run_id=self._run_id,
+            collection=collection,
+            vectors=vectors,
+            sparse=sparse,
+            staging=staging,
+            redact_key=self._redact_key,
+        )
+        return run.run()
+
+    def _skipped(self, stage: str, toggle: str) -> None:
+        layers = {entry.key: entry.layer for entry in self._config.provenance}
+        self._emit(
+            StageSkipped(
+                stage="sparse" if stage == "sparse" else "rerank",
+                collection=self._folder.name,
+                reason="disabled",
+                layer=layers.get(toggle),
+            )
+        )
+
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._emit(Warned(message=message, collection=self._folder.name))

@@ -1,0 +1,294 @@
+"""What a run knows about one collection, put into the sections of the manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import numpy as np
+
+from .config import PipelineConfig, Provenance
+from .export.manifest import Manifest
+from .export.manifest_sections import (
+    ConservationCounts,
+    DenseRun,
+    Environment,
+    FeatureToggles,
+    FusionRun,
+    QuarantinedEntry,
+    RerankNotRun,
+    RerankRan,
+    RerankSection,
+    SettingProvenance,
+    StagePerformance,
+    SubdirCounts,
+    TelemetrySection,
+)
+from .hardware import this_machine
+from .measure import MeasuredCollection
+from .quality import QualityCard
+from .retrieval_run import RerankImpossible, RetrievalOutcome
+from .stages.dense import DenseBlock
+from .stages.fusion import FusionResult
+from .stages.sparse import SparseResult
+
+_LIBRARIES = (
+    "ultimate-embedder",
+    "numpy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "faiss-cpu",
+    "orjson",
+    "py-rust-stemmers",
+)
+_TOGGLES = ("enable_rerank", "enable_sparse", "sparse_models")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionResult:
+    """Everything the stages returned for one collection."""
+
+    collection: MeasuredCollection
+    dense: tuple[DenseBlock, ...]
+    sparse: Mapping[str, SparseResult]
+    retrieval: RetrievalOutcome
+    export_seconds: float
+    warnings: tuple[str, ...]
+
+
+def build_manifest(
+    result: CollectionResult,
+    config: PipelineConfig,
+    *,
+    run_id: str,
+    generated_at: datetime,
+    telemetry: TelemetrySection | None = None,
+) -> Manifest:
+    """Return the manifest; the exporter fills in artifacts, sums and the baseline."""
+    store = result.collection.store
+    return Manifest(
+        generated_at=generated_at.isoformat(),
+        collection=store.collection,
+        chunk_count=len(store),
+        run_id=run_id,
+        feature_toggles=_toggles(config),
+        dense_run=tuple(_dense_run(block) for block in result.dense if block.stored),
+        sparse_run=tuple(sparse.run for sparse in result.sparse.values()) or None,
+        fusion_run=_fusion_run(result.retrieval),
+        rerank_run=_rerank_run(result.retrieval, config),
+        source_subdirs=_subdirs(result.collection),
+        conservation=_conservation(result),
+        telemetry=telemetry or TelemetrySection(),
+        performance_baseline=_performance(result),
+        environment=_environment(result),
+        warnings=result.warnings,
+    )
+
+
+def _toggles(config: PipelineConfig) -> FeatureToggles:
+    return FeatureToggles(
+        enable_rerank=config.enable_rerank,
+        enable_sparse=config.enable_sparse,
+        sparse_models=tuple(model.name for model in config.active_sparse),
+        sources={
+            entry.key: entry.layer
+            for entry in config.provenance
+            if entry.key in _TOGGLES
+        },
+        provenance=tuple(_provenance(entry) for entry in config.provenance),
+    )
+
+
+def _provenance(entry: Provenance) -> SettingProvenance:
+    return SettingProvenance(
+        key=entry.key, value=entry.value, source=entry.source, layer=entry.layer
+    )
+
+
+def _dense_run(block: DenseBlock) -> DenseRun:
+    seconds = block.wall_seconds
+    return DenseRun(
+        model=block.model.name,
+        hf_model_id=block.model.hf_model_id,
+        revision=block.location.revision,
+        dimension=block.model.vector_dim,
+        dtype=block.dtype,
+        max_tokens=block.model.max_tokens,
+        query_prefix=block.model.query_prefix,
+        document_prefix=block.model.document_prefix,
+        chunks=block.chunks,
+        tokens=block.tokens,
+        padding_ratio=block.padding_ratio,
+        seconds=seconds,
+        chunks_per_second=block.computed_chunks / seconds if seconds > 0 else 0.0,
+        device=",".join(block.devices),
+        batch_sizes=block.batch_sizes,
+        peak_bytes=block.peak_bytes,
+        statistics={
+            "pooling": block.model.pooling,
+            "batches": block.batches,
+            "reused_batches": block.reused_batches,
+            "compute_seconds": block.compute_seconds,
+            "truncated_chunks": block.truncated_chunks,
+            "truncated_tokens": block.truncated_tokens,
+        },
+    )
+
+
+def _fusion_run(outcome: RetrievalOutcome) -> FusionRun | None:
+    found = outcome.probes or outcome.queries
+    if found is None:
+        return None
+    return FusionRun(
+        method=found.config.method,
+        parameters={"expression": str(found.config), "k": found.config.k},
+        legs=found.fused_legs,
+        queries=len(found.rankings),
+        query_source="probes" if found is outcome.probes else "queries",
+        candidates=sum(len(ranking.fused) for ranking in found.rankings),
+        seconds=found.seconds,
+        quality=_quality(outcome.card),
+        statistics={
+            "ranked_legs": found.ranked_legs,
+            "depth": found.depth,
+            "quality_card": outcome.card.model_dump() if outcome.card else None,
+            "queries_from_user": len(outcome.queries.rankings)
+            if outcome.queries
+            else 0,
+        },
+    )
+
+
+def _quality(card: QualityCard | None) -> dict[str, dict[str, float]]:
+    names = {
+        "nDCG@10": "ndcg_at_10",
+        "MRR@10": "mrr_at_10",
+        "Recall@10": "recall_at_10",
+        "Recall@100": "recall_at_100",
+    }
+    return {
+        stage.stage: {
+            shown: estimate.value
+            for shown, field in names.items()
+            if (estimate := getattr(stage, field)) is not None
+        }
+        for stage in (card.stages if card else ())
+    }
+
+
+def _rerank_run(
+    outcome: RetrievalOutcome, config: PipelineConfig
+) -> RerankSection | None:
+    found = outcome.rerank
+    if found is None:
+        return None
+    if isinstance(found, RerankImpossible):
+        return RerankNotRun(reason=found.reason, cure=found.cure)
+    return RerankRan(
+        model=found.model,
+        queries=len(found.queries),
+        candidates=found.candidates,
+        top_k=config.rerank.top_k if config.rerank else 0,
+        latency_ms_p50=found.latency_ms(50),
+        latency_ms_p95=found.latency_ms(95),
+        seconds=sum(header.latency_ms for header in found.headers) / 1000,
+        fallback_used=found.fallback_reason is not None,
+        fallback_reason=found.fallback_reason,
+        runs=found.headers,
+        statistics={
+            "not_reranked": found.not_reranked,
+            "query_source": "queries" if outcome.asked else "probes",
+        },
+    )
+
+
+def _subdirs(collection: MeasuredCollection) -> dict[str, SubdirCounts]:
+    """Count chunks, and tokens as the primary model sees them."""
+    lengths = collection.models[0].tokens.lengths
+    chunks: dict[str, int] = defaultdict(int)
+    tokens: dict[str, int] = defaultdict(int)
+    for row, subdir in enumerate(collection.store.source_subdirs()):
+        chunks[subdir] += 1
+        tokens[subdir] += int(lengths[row])
+    return {
+        name: SubdirCounts(chunks=chunks[name], tokens=tokens[name]) for name in chunks
+    }
+
+
+def _conservation(result: CollectionResult) -> ConservationCounts:
+    kept = result.collection.store.conservation
+    primary = result.collection.models[0].tokens
+    return ConservationCounts(
+        files_read=kept.files_read,
+        chunks_read=kept.chunks_read,
+        embedded=kept.embedded,
+        quarantined=tuple(
+            QuarantinedEntry(**asdict(entry)) for entry in kept.quarantined
+        ),
+        truncated_chunks=int(np.count_nonzero(primary.truncated)),
+        truncated_tokens=int(primary.truncated.sum()),
+    )
+
+
+def _performance(result: CollectionResult) -> dict[str, StagePerformance]:
+    stages = {
+        f"dense:{block.model.name}": StagePerformance(
+            seconds=block.wall_seconds,
+            items=block.computed_chunks,
+            items_per_second=_rate(block.computed_chunks, block.wall_seconds),
+            tokens_per_second=_rate(block.computed_tokens, block.wall_seconds),
+            rss_bytes=block.peak_rss_bytes or None,
+        )
+        for block in result.dense
+    }
+    for key, sparse in result.sparse.items():
+        seconds = sparse.run.latency_ms / 1000
+        stages[f"sparse:{key}"] = StagePerformance(
+            seconds=seconds,
+            items=len(sparse.matrix),
+            items_per_second=_rate(len(sparse.matrix), seconds),
+        )
+    for name, found in (
+        ("fusion:probes", result.retrieval.probes),
+        ("fusion:queries", result.retrieval.queries),
+    ):
+        if isinstance(found, FusionResult):
+            stages[name] = StagePerformance(
+                seconds=found.seconds, items=len(found.rankings)
+            )
+    stages["export"] = StagePerformance(
+        seconds=result.export_seconds, items=len(result.collection.store)
+    )
+    return stages
+
+
+def _rate(items: int, seconds: float) -> float | None:
+    return items / seconds if seconds > 0 else None
+
+
+def _environment(result: CollectionResult) -> Environment:
+    machine = this_machine()
+    return Environment(
+        versions={"python": platform.python_version(), **library_versions()},
+        processor=machine.processor,
+        instruction_set=" ".join(machine.instruction_sets),
+        dtype=",".join(sorted({block.dtype for block in result.dense})),
+        threads=1,
+        platform=platform.platform(),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the main libraries, of those that are installed."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,38 @@
+"""One run at a time in an output folder. The lock dies with the process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import RunStopped
+
+
+@contextmanager
+def only_run_in(work_root: Path) -> Iterator[None]:
+    """Hold the folder for the length of the block.
+
+    Raises:
+        RunStopped: another run holds it.
+    """
+    work_root.mkdir(parents=True, exist_ok=True)
+    path = work_root / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = path.read_text(encoding="ascii", errors="replace").strip()
+            raise RunStopped(
+                f"Another run (process {holder or 'unknown'}) works in "
+                f"{work_root.parent}.",
+                cure="Wait for it to end, or choose another --output-dir.",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        yield
+    finally:
+        os.close(descriptor)

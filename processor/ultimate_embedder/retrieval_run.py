@@ -1,0 +1,301 @@
+"""Searches the bundle in the making: with the user's queries, and with probes.
+
+Joins the fusion and rerank stages with the models that encode queries. Its results go
+into the rerank file and the manifest, so that a run ends with a measured statement of
+how well its bundle can be searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .config import (
+    RERANK_CANDIDATES,
+    ModelConfig,
+    PipelineConfig,
+    RerankingConfig,
+)
+from .encoders.attention_sparse import AttentionSparseEncoder
+from .encoders.bm25 import Bm25Encoder
+from .encoders.protocols import AttentionEncoder, PairScorer, Role, Tokenizer
+from .errors import ModelNotAvailable
+from .export.layout import BundleNames
+from .fusion import DEFAULT_FUSION
+from .measure import MeasuredCollection
+from .model_manager import ModelSource
+from .postings import Postings
+from .probes import PROBES, RERANK_PROBES, Probe, draw_probes
+from .quality import QualityCard, quality_card
+from .queries import read_queries
+from .ranking import rank_of
+from .records import Float32Array, Query, SparseVector, UInt32Array
+from .retrieval import DenseIndex, SparseIndex
+from .stages.cross_encoder import CrossEncoderBatchExecutor
+from .stages.fusion import (
+    DenseLeg,
+    FusionResult,
+    FusionStage,
+    Leg,
+    MaskedRow,
+    SparseLeg,
+)
+from .stages.rerank import RerankPipeline, RerankResult
+from .stages.sparse import SparseResult
+from .telemetry.events import Emit, StageSkipped
+
+LoadScorer = Callable[[RerankingConfig], PairScorer]
+_TEXTS_A_CALL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RerankImpossible:
+    """Rerank was asked for and could not run: why, and what would help."""
+
+    reason: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalOutcome:
+    """What was ranked. `asked` tells whether rerank's queries came from the user."""
+
+    probes: FusionResult | None = None
+    queries: FusionResult | None = None
+    rerank: RerankResult | RerankImpossible | None = None
+    card: QualityCard | None = None
+    asked: bool = False
+
+    @property
+    def reranked(self) -> RerankResult | None:
+        """What rerank did, if it ran."""
+        return self.rerank if isinstance(self.rerank, RerankResult) else None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalRun:
+    """Everything needed to search one staged collection."""
+
+    config: PipelineConfig
+    manager: ModelSource
+    load_scorer: LoadScorer
+    emit: Emit
+    run_id: str
+    collection: MeasuredCollection
+    vectors: dict[str, Float32Array]
+    sparse: dict[str, SparseResult]
+    staging: Path
+    redact_key: bytes | None = field(default=None, repr=False)
+
+    def run(self) -> RetrievalOutcome:
+        """Rank probes and queries, rerank, and judge by the probes.
+
+        Raises:
+            ModelError: a model that was there for the documents fails on queries.
+            UsageError: the file of queries cannot be used.
+        """
+        store = self.collection.store
+        probes = (
+            draw_probes(store, PROBES, self.config.seed) if self.config.probes else []
+        )
+        asked = read_queries(self.config.queries) if self.config.queries else []
+        judged = self._rank([p.query for p in probes], probes) if probes else None
+        ranked = self._rank(asked, None) if asked else None
+        rerank = self._rerank(judged, ranked)
+        return RetrievalOutcome(
+            probes=judged,
+            queries=ranked,
+            rerank=rerank,
+            card=self._card(judged, None if asked else rerank) if judged else None,
+            asked=bool(asked),
+        )
+
+    @property
+    def _fused_legs(self) -> tuple[str, ...]:
+        """The primary dense model and BM25, if it ran live."""
+        bm25 = [
+            key
+            for key, result in self.sparse.items()
+            if _kind(result) == "bm25" and not result.run.fallback_used
+        ]
+        return (self.config.primary.name, *bm25[:1])
+
+    def _rank(
+        self, queries: Sequence[Query], probes: Sequence[Probe] | None
+    ) -> FusionResult:
+        masked = [probe.masked_text for probe in probes] if probes else None
+        legs: list[Leg] = []
+        attention: dict[str, list[SparseVector]] = {}
+        for model in self.config.dense:
+            if model.name in self.vectors:
+                leg, from_attention = self._dense_leg(model, queries, masked)
+                legs.append(leg)
+                attention.update(from_attention)
+        for key, result in self.sparse.items():
+            sparse = self._sparse_leg(key, result, queries, masked, attention)
+            legs += [sparse] if sparse else []
+        stage = FusionStage(DEFAULT_FUSION, self.collection.store.collection, self.emit)
+        rerank = self.config.rerank
+        depth = rerank.candidates if rerank else RERANK_CANDIDATES
+        return stage.run(
+            queries,
+            legs,
+            self._fused_legs,
+            depth,
+            [MaskedRow(p.row, p.masked_text) for p in probes] if probes else None,
+        )
+
+    def _dense_leg(
+        self, model: ModelConfig, queries: Sequence[Query], masked: list[str] | None
+    ) -> tuple[DenseLeg, dict[str, list[SparseVector]]]:
+        """Encode queries and masked texts while the model is in memory."""
+        sharing = [
+            result.encoder
+            for key, result in self.sparse.items()
+            if isinstance(result.encoder, AttentionSparseEncoder)
+            and self._dense_key(key) == model.name
+        ]
+        tokenizer = self.collection.model(model.name).tokenizer
+        attention: dict[str, list[SparseVector]] = {}
+        with self.manager.resident(model) as encoder:
+            encode = _Encoding(encoder, tokenizer)
+            vectors = encode.vectors([query.text for query in queries], "query")
+            hidden = None
+            if masked and sharing:
+                hidden, weighted = encode.vectors_and_attention(masked)
+                attention = {
+                    words.name: [words.encode_attention(*pair) for pair in weighted]
+                    for words in sharing
+                }
+            elif masked:
+                hidden = encode.vectors(masked, "document")
+        index = DenseIndex(self.vectors[model.name])
+        return DenseLeg(model.name, index, vectors, hidden), attention
+
+    def _dense_key(self, sparse_key: str) -> str | None:
+        """Return the dense model whose pass a sparse model shares."""
+        known = {model.name: model.dense_key for model in self.config.sparse}
+        return known.get(sparse_key)
+
+    def _sparse_leg(
+        self,
+        key: str,
+        result: SparseResult,
+        queries: Sequence[Query],
+        masked: list[str] | None,
+        attention: dict[str, list[SparseVector]],
+    ) -> SparseLeg | None:
+        """Return None for a leg that cannot be judged: its masked texts have no vector.
+
+        So it is for vectors taken from metadata, which no text can be masked in.
+        """
+        hidden: Sequence[SparseVector] | None = None
+        if masked and _kind(result) == "bm25" and not result.run.fallback_used:
+            hidden = Bm25Encoder(
+                result.run.statistics["profile"],
+                average_length=result.run.statistics["average_length"],
+            ).encode_documents(masked)
+        elif masked:
+            hidden = attention.get(key)
+            if hidden is None:
+                return None
+        names = BundleNames(self.collection.store.collection)
+        postings = Postings.open(self.staging / names.postings(key))
+        vectors = [result.encoder.encode_query(query.text) for query in queries]
+        return SparseLeg(key, SparseIndex(postings, idf=True), vectors, hidden)
+
+    def _rerank(
+        self, judged: FusionResult | None, ranked: FusionResult | None
+    ) -> RerankResult | RerankImpossible | None:
+        config = self.config.active_rerank
+        if config is None:
+            return None
+        rankings = (
+            ranked.rankings
+            if ranked
+            else judged.rankings[:RERANK_PROBES]
+            if judged
+            else ()
+        )
+        if not rankings:
+            return self._impossible(
+                "there is no query to rerank",
+                "Give --queries, or let probes be drawn from the collection.",
+            )
+        try:
+            scorer = self.load_scorer(config)
+        except ModelNotAvailable as error:
+            return self._impossible(error.message, error.cure or "")
+        pipeline = RerankPipeline(
+            CrossEncoderBatchExecutor(scorer, config.batch_cap),
+            config,
+            self.emit,
+            self.run_id,
+            self.redact_key,
+            timeout_seconds=self.config.rerank_timeout_seconds,
+        )
+        store = self.collection.store
+        return pipeline.run(rankings, store, store.collection)
+
+    def _impossible(self, reason: str, cure: str) -> RerankImpossible:
+        self.emit(
+            StageSkipped(
+                stage="rerank",
+                collection=self.collection.store.collection,
+                reason=reason,
+            )
+        )
+        return RerankImpossible(reason, cure)
+
+    def _card(
+        self, judged: FusionResult, rerank: RerankResult | RerankImpossible | None
+    ) -> QualityCard:
+        per_query = [ranking.answer_ranks() for ranking in judged.rankings]
+        ranks = {stage: [one[stage] for one in per_query] for stage in per_query[0]}
+        depths = dict.fromkeys(ranks, judged.depth)
+        if isinstance(rerank, RerankResult) and rerank.queries:
+            ranks["reranked"] = [
+                rank_of(one.ranking, one.query.relevant_rows[0])
+                for one in rerank.queries
+            ]
+            depths["reranked"] = self.config.rerank.top_k if self.config.rerank else 0
+        return quality_card(ranks, depths=depths, seed=self.config.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """Texts through one tokenizer and one encoder, some at a time."""
+
+    encoder: AttentionEncoder
+    tokenizer: Tokenizer
+
+    def vectors(self, texts: Sequence[str], role: Role) -> Float32Array:
+        """Return float32 [texts, dimension]."""
+        return np.concatenate(
+            [self.encoder.encode(ids) for ids in self._ids(texts, role)]
+        )
+
+    def vectors_and_attention(
+        self, texts: Sequence[str]
+    ) -> tuple[Float32Array, list[tuple[UInt32Array, Float32Array]]]:
+        """Return vectors, and each text's token ids with their [CLS] attention."""
+        vectors, weighted = [], []
+        for ids in self._ids(texts, "document"):
+            some, attention = self.encoder.encode_with_attention(ids)
+            vectors.append(some)
+            weighted += list(zip(ids, attention, strict=True))
+        return np.concatenate(vectors), weighted
+
+    def _ids(
+        self, texts: Sequence[str], role: Role
+    ) -> Iterator[tuple[UInt32Array, ...]]:
+        for start in range(0, len(texts), _TEXTS_A_CALL):
+            yield self.tokenizer.encode(texts[start : start + _TEXTS_A_CALL], role).ids
+
+
+def _kind(result: SparseResult) -> str:
+    kind: str = result.run.statistics.get("kind", "")
+    return kind

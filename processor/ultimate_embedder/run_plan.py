@@ -1,0 +1,97 @@
+"""What a run would do, measured without loading a model: the dry run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .measure import MeasuredCollection, MeasuredModel
+
+CPU_TOKENS_A_SECOND = 6_000.0
+"""Of one worker with bfloat16 weights and a 384-d, six-layer model, measured on one
+core with AVX512-BF16. A first guess: the run's progress shows the real rate. No GPU
+was measured, so a plan for one states no time."""
+
+_REFERENCE_DIMENSION = 384
+_WIDTHS_A_POSITION = 12
+_BYTES_16_BIT = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """One model's pass over one collection, as planned."""
+
+    model: str
+    tokens: int
+    padded_tokens: int
+    truncated_chunks: int
+    batches: int
+    estimated_bytes: int
+    expected_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionPlan:
+    """One collection, as measured."""
+
+    name: str
+    chunks: int
+    quarantined: int
+    models: tuple[ModelPlan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """All that a run would do."""
+
+    collections: tuple[CollectionPlan, ...]
+
+
+def plan_collection(
+    measured: MeasuredCollection, devices: tuple[str, ...]
+) -> CollectionPlan:
+    """Return the plan of a measured collection on these devices."""
+    return CollectionPlan(
+        name=measured.store.collection,
+        chunks=len(measured.store),
+        quarantined=len(measured.store.conservation.quarantined),
+        models=tuple(_plan(model, devices) for model in measured.models),
+    )
+
+
+def _plan(model: MeasuredModel, devices: tuple[str, ...]) -> ModelPlan:
+    costs = _batch_positions(model)
+    padded = sum(costs)
+    on_cpu = devices[0] == "cpu"
+    rate = CPU_TOKENS_A_SECOND * len(devices)
+    relative_cost = (model.config.vector_dim / _REFERENCE_DIMENSION) ** 2
+    return ModelPlan(
+        model=model.config.name,
+        tokens=int(model.tokens.lengths.sum()),
+        padded_tokens=padded,
+        truncated_chunks=int(np.count_nonzero(model.tokens.truncated)),
+        batches=len(model.plan),
+        estimated_bytes=_peak_bytes(model, max(costs, default=0)),
+        expected_seconds=padded * relative_cost / rate if on_cpu else None,
+    )
+
+
+def _batch_positions(model: MeasuredModel) -> list[int]:
+    """Return for each batch its rows times its longest row, in tokens."""
+    lengths = model.tokens.lengths
+    batches = (model.plan.batch(number) for number in range(len(model.plan)))
+    return [len(rows) * int(lengths[rows].max()) for rows in batches]
+
+
+def _peak_bytes(model: MeasuredModel, positions: int) -> int:
+    """Estimate weights and the largest batch's activations, in bytes.
+
+    Weights are the file's size; a transformer layer holds about twelve times its width
+    for each position while it computes, and one layer is alive at a time without
+    gradients.
+    """
+    files = model.location.path.glob("*.safetensors")
+    weights = sum(path.stat().st_size for path in files)
+    width = model.config.vector_dim
+    return weights + positions * width * _WIDTHS_A_POSITION * _BYTES_16_BIT

@@ -1,0 +1,47 @@
+"""Executors for a run: a worker process for each device, or one encoder in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+
+from ..config import KaggleGPUConfig
+from ..devices import resolve_devices
+from ..encoders.protocols import AttentionEncoder
+from .jobs import EncodeJob
+from .pool import BatchExecutor, InProcessExecutor, WorkerPool
+
+OpenEncoder = Callable[[EncodeJob], AbstractContextManager[AttentionEncoder]]
+
+
+def worker_processes(
+    gpu: KaggleGPUConfig,
+) -> Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]:
+    """Return what opens a pool over the devices of `gpu`, not larger than the work."""
+
+    def open_pool(
+        job: EncodeJob, batches: int
+    ) -> AbstractContextManager[BatchExecutor]:
+        devices = resolve_devices(gpu)[: max(1, batches)]
+        return WorkerPool(
+            [
+                replace(job, device=device, memory_cap_bytes=gpu.memory_cap_bytes)
+                for device in devices
+            ]
+        )
+
+    return open_pool
+
+
+def in_process(
+    open_encoder: OpenEncoder,
+) -> Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]:
+    """Return what does a job with an encoder of this process: for fakes, and tests."""
+
+    @contextmanager
+    def open_here(job: EncodeJob, _batches: int) -> Iterator[BatchExecutor]:
+        with open_encoder(job) as encoder:
+            yield InProcessExecutor(job, encoder)
+
+    return open_here
