@@ -16,7 +16,7 @@ _UNSEEN = ["script", "style", "template", "noscript", "head", "svg", "iframe"]
 _BLOCK_NAMES = (
     "address article aside blockquote body dd details dialog div dl dt fieldset "
     "figcaption figure footer form header hr html main nav ol p section summary ul "
-    "table thead tbody tfoot caption"
+    "table caption"
 )
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _SPACES = re.compile(r"[ \t\r\n\f]+")
@@ -66,9 +66,9 @@ def _marks(tag: str) -> tuple[str, str]:
     if tag in _BLOCKS:
         return "\n\n", "\n\n"
     if tag == "li":
-        return "\n- ", "\n"
+        return "\n- ", ""
     if tag == "tr":
-        return "\n|", "\n"
+        return "\n|", ""
     return {"td": (" ", " |"), "th": (" ", " |"), "br": ("\n", "")}.get(tag, ("", ""))
 
 
@@ -83,6 +83,8 @@ class _Writer:
     def add(self, mark: str) -> None:
         if not mark or (self._open_mark and not mark.strip()):
             return
+        if mark[0] == "\n" and self._parts:
+            self._parts[-1] = self._parts[-1].rstrip(" ")
         self._parts.append(mark)
         self._at_line_start = mark[-1] in " \n|"
         self._open_mark = mark[-1] == " " and "\n" in mark

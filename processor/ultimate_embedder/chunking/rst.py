@@ -12,7 +12,7 @@ from .plain import LIST_ITEM, lines
 from .structure import CODE, LIST, PROSE, TABLE, Cut, Outline, Structure, heading_cut
 
 _RULE = re.compile(r"([!-/:-@[-`{-~])\1+$")
-_TABLE = re.compile(r"[+|=]")
+_TABLE = re.compile(r"[+|]|=+ +=")
 
 
 def find(text: str) -> Structure:
@@ -27,15 +27,11 @@ def find(text: str) -> Structure:
             continue
         indented = line[0] in " \t"
         literal = literal and indented
-        if (kind := titles.get(start)) is not None:
-            found.cut(start, kind)
-            found.block(start, PROSE)
-        elif indented:
-            found.cut(start, Cut.PART if blank else Cut.LINE)
-            if literal:
-                found.block(start, CODE)
-        else:
-            found.cut(start, Cut.BLOCK if blank else Cut.LINE)
+        fresh = Cut.PART if indented else Cut.BLOCK
+        found.cut(start, titles.get(start, fresh if blank else Cut.LINE))
+        if literal:
+            found.block(start, CODE)
+        elif not indented:
             found.block(start, _kind(stripped))
         literal = literal or stripped.endswith("::") or "code" in _directive(stripped)
         blank = False
@@ -55,7 +51,7 @@ def _directive(stripped: str) -> str:
 def _titles(text: str, found: Structure) -> dict[int, Cut]:
     """Return the kind of cut by line start, and record the paths in `found`.
 
-    The lines under a title's first one (text, rule) are bound to it.
+    The lines under a title's first one (text, rule, first block) are bound to it.
     """
     all_lines = [(start, line.rstrip()) for start, line in lines(text)]
     order: list[str] = []
