@@ -1,9 +1,12 @@
-"""Chunk JSON -> bundles: `ultimate-embedder embed` as a script."""
+"""Chunk JSON to bundles, the main job; `--help` tells the rest."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from processor.ultimate_embedder.cli.embed import embed
 from processor.ultimate_embedder.cli.entry import run_function
 
 if __name__ == "__main__":
-    sys.exit(run_function(embed))
+    raise SystemExit(run_function(embed))

@@ -4,6 +4,9 @@ A preset of `embed_collections_v6.py`: every option of it overrides the preset.
 """
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from processor.ultimate_embedder.cli.embed import embed
 from processor.ultimate_embedder.cli.entry import run_function
@@ -29,4 +32,4 @@ Exit codes: 0 all collections are done; 1 at least one failed; 2 bad usage or se
 """
 
 if __name__ == "__main__":
-    sys.exit(run_function(embed, preset=SINGLE_MODEL, summary=SUMMARY))
+    raise SystemExit(run_function(embed, preset=SINGLE_MODEL, summary=SUMMARY))

@@ -115,9 +115,11 @@ def test_fusion_and_rerank_show_their_latency() -> None:
 
 def test_a_rerank_that_could_not_run_says_why() -> None:
     stages = sheets(
-        rerank_run={"status": "not_run", "reason": "No weights.", "cure": "Fetch them."}
+        rerank_run={"status": "not_run", "reason": "No weights", "cure": "Fetch them."}
     )["Stages"]
-    assert cells(stages, "rerank")["remarks"] == "not run: No weights. Fetch them."
+    row = cells(stages, "rerank")
+    assert row["remarks"] == "not run: No weights. Fetch them."
+    assert (row["items"], row["time"], row["per second"]) == ("-", "-", "-")
 
 
 def test_stages_that_were_off_have_no_row() -> None:
@@ -142,7 +144,13 @@ def test_without_measures_there_is_no_quality_table() -> None:
 def test_a_manifest_of_the_first_schema_is_shown_too() -> None:
     old = Manifest.model_validate({"collection": "old", "chunk_count": 3})
     titles = [sheet.title for sheet in closing_sheets([old])]
-    assert titles == ["Collections", "Stages"]
+    assert titles == ["Collections"]
+
+
+def test_warnings_are_a_table_of_their_own() -> None:
+    assert "Warnings" not in sheets()
+    found = sheets(warnings=["Three were set aside."])["Warnings"]
+    assert found.rows == (("docs", "Three were set aside."),)
 
 
 def test_no_manifests_give_no_tables() -> None:

@@ -26,12 +26,10 @@ _STAGE_NUMBERS = ("items", "time", "per second", "latency p50/p95", "peak")
 
 
 def closing_sheets(manifests: Sequence[Manifest]) -> list[Sheet]:
-    """Return what was done, stage by stage, and how well it can be searched."""
-    if not manifests:
-        return []
-    sheets = [_collections(manifests), _stages(manifests)]
-    quality = _quality(manifests)
-    return [*sheets, quality] if quality.rows else sheets
+    """Return what was done, stage by stage, how well it can be searched, and what a
+    person should know. Tables without rows are left out."""
+    sheets = (_collections, _stages, _quality, _warnings)
+    return [sheet for make in sheets if (sheet := make(manifests)).rows]
 
 
 def _collections(manifests: Sequence[Manifest]) -> Sheet:
@@ -147,7 +145,8 @@ def _rerank_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
     if run is None:
         return
     if not isinstance(run, RerankRan):
-        yield _row("rerank", "-", remarks=f"not run: {run.reason} {run.cure}")
+        reason = run.reason.rstrip(".")
+        yield _row("rerank", "-", remarks=f"not run: {reason}. {run.cure}")
         return
     remarks = [f"{run.candidates} candidates, top {run.top_k}"]
     if run.fallback_used:
@@ -178,12 +177,30 @@ def _row(
         stage,
         model,
         count(items) if items else "-",
-        duration(seconds) if seconds >= 1 else f"{seconds * 1000:.0f} ms",
+        _time(seconds),
         rate(items, seconds),
         latency,
         batches,
         peak,
         remarks,
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds <= 0:
+        return "-"
+    return duration(seconds) if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _warnings(manifests: Sequence[Manifest]) -> Sheet:
+    return Sheet(
+        title="Warnings",
+        columns=("collection", "warning"),
+        rows=tuple(
+            (manifest.collection, warning)
+            for manifest in manifests
+            for warning in manifest.warnings
+        ),
     )
 
 

@@ -1,0 +1,35 @@
+"""The console entry point: every command under `ultimate-embedder`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from .chunk import chunk
+from .embed import embed
+from .entry import new_app, register, run
+from .models import list_models, show_model
+from .search import search
+from .upload import upload
+from .verify import verify
+
+_COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("chunk", chunk),
+    ("embed", embed),
+    ("search", search),
+    ("verify", verify),
+    ("upload", upload),
+)
+
+app = new_app("Folders of documentation and code in, search-ready collections out.")
+_models = new_app("The known models, with widths, windows and licences.")
+app.add_typer(_models, name="models")
+for _name, _function in _COMMANDS:
+    register(app, _function, _name)
+register(_models, list_models, "list")
+register(_models, show_model, "show")
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(run(app))
