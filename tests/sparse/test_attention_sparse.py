@@ -15,8 +15,13 @@ from fastembed.sparse.bm42 import Bm42
 from tokenizers import Tokenizer, models
 from transformers import AutoModel
 
+from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.encoders.attention_sparse import (
     AttentionSparseEncoder,
+)
+from processor.ultimate_embedder.encoders.dense_torch import (
+    TorchDenseEncoder,
+    one_thread,
 )
 from processor.ultimate_embedder.encoders.words import STOP_WORDS, token_id
 from processor.ultimate_embedder.errors import ModelError
@@ -107,6 +112,29 @@ def test_documents_have_fastembeds_vectors(
         (vector,) = encoder.encode_documents([text])
         assert vector.indices.tolist() == indices, text
         np.testing.assert_allclose(vector.values, values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "absolute", "relative"),
+    [("float32", 1e-5, 0.0), ("bfloat16", 0.0, 0.02)],
+)
+def test_attention_of_the_dense_pass_gives_the_eager_models_vectors(
+    eager: Eager, corpus: list[str], dtype: str, absolute: float, relative: float
+) -> None:
+    encoder = AttentionSparseEncoder(eager.tokenizer)
+    attended = eager.attend([*TEXTS, *corpus[::40]])
+    dense = TorchDenseEncoder.load(
+        MODEL, dense_model("all-miniLM-l6"), device="cpu", dtype=dtype
+    )
+    with one_thread():
+        _, rows = dense.encode_with_attention([ids for ids, _ in attended])
+    for (ids, expected), weights in zip(attended, rows, strict=True):
+        vector = encoder.encode_attention(ids, weights)
+        reference = encoder.encode_attention(ids, expected)
+        assert vector.indices.tolist() == reference.indices.tolist()
+        np.testing.assert_allclose(
+            vector.values, reference.values, rtol=relative, atol=absolute
+        )
 
 
 def test_values_follow_the_formula_written_out_again(
