@@ -176,6 +176,25 @@ def test_every_row_comes_once_scores_fall_and_ties_stand_by_row(
     assert cut.rows.tolist() == whole.rows.tolist()[:limit]
 
 
+@pytest.mark.parametrize("method", [m for m in METHODS if "weights" not in m])
+@given(legs=leg_lists, data=st.data())
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_the_order_of_the_lists_changes_no_bit(
+    method: str, legs: list[Leg], data: st.DataObject
+) -> None:
+    swapped = data.draw(st.permutations(legs))
+    config = FusionConfig.parse(method)
+    one, other = (
+        fuse([ranking(leg) for leg in each], config) for each in (legs, swapped)
+    )
+    assert one.rows.tolist() == other.rows.tolist()
+    assert one.scores.tobytes() == other.scores.tobytes()
+
+
 def test_mirrored_ranks_in_three_lists_tie_exactly_and_the_lower_row_leads() -> None:
     orders = [[5, 1, 9], [9, 5, 1], [1, 9, 5]]
     lists = [

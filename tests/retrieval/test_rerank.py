@@ -25,8 +25,11 @@ from processor.ultimate_embedder.errors import (
     ModelMismatch,
     ModelNotAvailable,
 )
+from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.export.manifest_sections import RerankRan
 from processor.ultimate_embedder.ranking import ranked
 from processor.ultimate_embedder.records import Chunk, Float32Array, Query, RankedList
+from processor.ultimate_embedder.search.loading import ManifestEncoders
 from processor.ultimate_embedder.stages.cross_encoder import (
     CrossEncoderBatchExecutor,
     TimeIsUp,
@@ -351,6 +354,25 @@ def test_the_executor_gives_the_models_scores_in_document_order(
     one_by_one = [float(scorer.score([("index query", d)])[0]) for d in documents]
     assert scored.scores == pytest.approx(one_by_one, abs=1e-5)
     assert scorer.score([]).shape == (0,)
+
+
+def test_a_search_reranks_with_the_model_folder_that_the_manifest_names(
+    tiny_model: Path,
+) -> None:
+    run = RerankRan(
+        model=tiny_model.name,
+        queries=1,
+        candidates=1,
+        top_k=1,
+        statistics={"hf_model_id": str(tiny_model)},
+    )
+    manifest = Manifest(collection="c", chunk_count=1, rerank_run=run)
+    encoders = ManifestEncoders(manifest, offline=True)
+    documents = [text for _, text in random_pairs(40)]
+    scores = encoders.rerank("index query", documents)
+    scorer = TorchCrossEncoder.load(tiny_config(tiny_model), offline=True)
+    expected = scorer.score([("index query", document) for document in documents])
+    assert scores == pytest.approx(expected, abs=1e-5)
 
 
 def test_weights_that_are_not_here_are_named_with_a_cure(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..encoders.pair_batches import length_batches
 from ..encoders.protocols import PairScorer
 from ..errors import ModelError, UsageError
 from ..records import Float32Array
@@ -63,13 +64,11 @@ class CrossEncoderBatchExecutor:
         """
         pairs = [(query, document) for document in documents]
         lengths = np.asarray(self.scorer.pair_lengths(pairs), dtype=np.int64)
-        order = np.argsort(lengths, kind="stable")
         scores = np.empty(len(pairs), dtype=np.float32)
         padded = 0
-        for start in range(0, len(order), self.batch_cap):
+        for batch in length_batches(lengths.tolist(), self.batch_cap):
             if deadline is not None and self.clock() >= deadline:
                 raise TimeIsUp
-            batch = order[start : start + self.batch_cap]
             scores[batch] = self.scorer.score([pairs[place] for place in batch])
             padded += int(lengths[batch].max()) * len(batch)
         if not np.isfinite(scores).all():

@@ -1,0 +1,142 @@
+"""`search`: query a bundle: dense, sparse, fused, reranked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+import typer
+
+from ..search import Bundle, Hit, SearchResults, Stage, open_bundle
+from ..search.filters import parse_filters
+from ..search.results import STAGES
+from ..telemetry.printable import printable
+from .output import Format, Sheet, choose_format, show_sheet, stdout_is_terminal
+
+_SNIPPET_CHARACTERS = 160
+_TEXTS_SHOWN = 3
+
+
+def search(
+    bundle: Annotated[Path, typer.Argument(help="Folder of one collection's bundle.")],
+    query: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    top_k: Annotated[
+        int, typer.Option("--top-k", metavar="N", help="How many chunks.", min=1)
+    ] = 10,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="KEY=VALUE",
+            help="Only chunks with this metadata, e.g. source_subdir=NAME; several "
+            "must all hold.",
+        ),
+    ] = None,
+    stage: Annotated[
+        Literal["dense", "sparse", "fused", "reranked", "all"],
+        typer.Option(help="Which ranking; 'all' shows them side by side."),
+    ] = "all",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, nothing else.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Open no connection.")
+    ] = False,
+) -> None:
+    """Query a bundle, without a server.
+
+    The models that made the bundle encode the query. A ranking that cannot be had is
+    left out of 'all' with the reason, and an error when asked for by name.
+
+    Exit codes: 0 answered; 1 no bundle, or a model is missing; 2 bad usage.
+    """
+    asked: tuple[Stage, ...] = STAGES if stage == "all" else (stage,)
+    with open_bundle(bundle, offline=offline) as opened:
+        results = opened.search_stages(
+            query,
+            needed=() if stage == "all" else asked,
+            rerank="reranked" in asked,
+            top_k=top_k,
+            filters=parse_filters(filters or ()),
+        )
+        found = {
+            one: opened.hits(results, one, top_k)
+            for one in asked
+            if one in results.rankings
+        }
+        if as_json:
+            document = _document(opened, results, found, stage, top_k, filters or [])
+            sys.stdout.buffer.write(
+                orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+            )
+            return
+    style = choose_format(None, is_terminal=stdout_is_terminal())
+    _show(found, style)
+    for one in asked:
+        if one in results.missing:
+            _print(f"No {one} ranking: {results.missing[one]}")
+
+
+def _document(
+    bundle: Bundle,
+    results: SearchResults,
+    found: dict[Stage, list[Hit]],
+    stage: str,
+    top_k: int,
+    filters: list[str],
+) -> dict[str, Any]:
+    return {
+        "collection": bundle.manifest.collection,
+        "query": results.query,
+        "stage": stage,
+        "top_k": top_k,
+        "filters": parse_filters(filters),
+        "rankings": {
+            one: [hit.as_json() for hit in hits] for one, hits in found.items()
+        },
+        "missing": {
+            one: why for one, why in results.missing.items() if stage in {"all", one}
+        },
+    }
+
+
+def _show(found: dict[Stage, list[Hit]], style: Format) -> None:
+    """Write the rankings side by side, then the first texts of the last one."""
+    if not any(found.values()):
+        _print("Nothing was found.")
+        return
+    length = max(len(hits) for hits in found.values())
+    rows = tuple(
+        (str(place + 1), *(_cell(hits, place) for hits in found.values()))
+        for place in range(length)
+    )
+    sheet = Sheet(title="", columns=("rank", *found), rows=rows, numbers=("rank",))
+    show_sheet(sheet, style=style)
+    last = next(hits for hits in reversed(found.values()) if hits)
+    shown = last if len(found) == 1 else last[:_TEXTS_SHOWN]
+    for hit in shown:
+        _print("", f"{hit.rank}. {hit.chunk_id}")
+        if hit.text is not None:
+            _print(f"   {_snippet(hit.text)}")
+
+
+def _cell(hits: list[Hit], place: int) -> str:
+    if place >= len(hits):
+        return "-"
+    hit = hits[place]
+    collection = f"{hit.metadata.get('collection', '')}:"
+    return f"{hit.score:8.4f}  {hit.chunk_id.removeprefix(collection)}"
+
+
+def _snippet(text: str) -> str:
+    words = " ".join(text.split())
+    if len(words) <= _SNIPPET_CHARACTERS:
+        return words
+    return words[: _SNIPPET_CHARACTERS - 1].rsplit(" ", 1)[0] + "…"
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        sys.stdout.write(printable(line, limit=1000) + "\n")

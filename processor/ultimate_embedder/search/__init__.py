@@ -1,0 +1,6 @@
+"""Open a bundle and query it."""
+
+from .bundle import Bundle, open_bundle
+from .results import Hit, SearchResults, Stage, StageScore
+
+__all__ = ["Bundle", "Hit", "SearchResults", "Stage", "StageScore", "open_bundle"]

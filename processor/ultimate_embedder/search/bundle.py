@@ -1,0 +1,305 @@
+"""A bundle that answers questions: opened at once, read through memory maps.
+
+with open_bundle(Path("Embeddings/my_docs")) as bundle:
+    for hit in bundle.search("how do I filter?", filters={"source_subdir": "api"}):
+        print(hit.score, hit.chunk_id)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import RERANK_CANDIDATES
+from ..errors import ModelMismatch, ModelNotAvailable, UsageError
+from ..export.manifest import Manifest
+from ..fusion import fuse
+from ..ranking import ranked
+from ..records import RankedList
+from .filters import SUBDIR, metadata_mask, subdir_mask
+from .parts import Parts, open_parts
+from .query_encoders import QueryEncoders
+from .results import STAGES, Hit, SearchResults, Stage
+
+_MASKS_HELD = 64
+_CHEAP: tuple[Stage, ...] = ("dense", "sparse", "fused")
+
+
+def open_bundle(
+    path: Path, encoders: QueryEncoders | None = None, *, offline: bool = False
+) -> Bundle:
+    """Open the bundle in a folder; its models are loaded when a query needs them.
+
+    Raises:
+        BundleError: it is no bundle, or its parts do not fit together.
+    """
+    parts = open_parts(Path(path))
+    if encoders is None:
+        from .loading import ManifestEncoders
+
+        encoders = ManifestEncoders(parts.manifest, offline=offline)
+    return Bundle(parts, encoders)
+
+
+class Bundle:
+    """An open bundle. Threads may search it at the same time."""
+
+    def __init__(self, parts: Parts, encoders: QueryEncoders) -> None:
+        self._parts = parts
+        self._encoders = encoders
+        self._masks: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._parts.manifest.chunk_count
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self._parts.manifest
+
+    @property
+    def missing(self) -> Mapping[Stage, str]:
+        """Stages that cannot run on this bundle, and why."""
+        return dict(self._parts.missing)
+
+    def close(self) -> None:
+        """Let go of the models; the memory maps go with the object."""
+        self._encoders.close()
+
+    def search(
+        self,
+        text: str,
+        *,
+        stage: Stage = "fused",
+        top_k: int = 10,
+        filters: Mapping[str, object] | None = None,
+    ) -> list[Hit]:
+        """Return the best chunks by one stage, with where the other stages put them.
+
+        Filters are equalities on metadata and hold before the cut to `top_k`. Reranking
+        is done only when it is asked for.
+
+        Raises:
+            UsageError: the stage cannot run on this bundle (says why), or the query,
+                `top_k` or a filter makes no sense.
+            ModelNotAvailable: a model that the stage needs cannot be had.
+        """
+        results = self.search_stages(
+            text,
+            needed=(stage,),
+            rerank=stage == "reranked",
+            top_k=top_k,
+            filters=filters,
+        )
+        return self.hits(results, stage, top_k)
+
+    def search_stages(
+        self,
+        text: str,
+        *,
+        needed: Sequence[Stage] = (),
+        rerank: bool = True,
+        top_k: int = 10,
+        filters: Mapping[str, object] | None = None,
+    ) -> SearchResults:
+        """Return a ranking for each stage that can run, and why the others cannot.
+
+        Rankings are longer than `top_k` where so much is found, since fusion and
+        reranking look further down.
+
+        Raises:
+            UsageError: a stage in `needed` cannot run, or an argument makes no sense.
+            ModelNotAvailable: a stage in `needed` lacks a model, or every stage does.
+        """
+        self._check(text, top_k, needed)
+        allowed = self.mask(filters or {})
+        depth = min(max(top_k, RERANK_CANDIDATES), max(1, len(self)))
+        rankings: dict[Stage, RankedList] = {}
+        missing = dict(self._parts.missing)
+        for stage in STAGES if rerank else _CHEAP:
+            if stage in missing:
+                continue
+            try:
+                rankings[stage] = self._rank(stage, text, depth, allowed, rankings)
+            except ModelNotAvailable as error:
+                if self._is_needed(stage, needed):
+                    raise
+                missing[stage] = str(error)
+        if not rankings:
+            raise ModelNotAvailable(
+                " ".join(["No ranking can be had.", *missing.values()])
+            )
+        return SearchResults(text, rankings, missing)
+
+    def hits(self, results: SearchResults, stage: Stage, top_k: int = 10) -> list[Hit]:
+        """Return the first chunks of one ranking, with text and metadata."""
+        ranking = results.rankings[stage]
+        found = zip(ranking.rows.tolist(), ranking.scores.tolist(), strict=True)
+        return [
+            self._hit(row, place, score, results)
+            for place, (row, score) in zip(range(1, top_k + 1), found, strict=False)
+        ]
+
+    def mask(self, filters: Mapping[str, object]) -> npt.NDArray[np.bool_] | None:
+        """Return bool [rows] of the rows that meet every condition; None: all do.
+
+        Raises:
+            UsageError: no chunk can meet a condition on source_subdir.
+        """
+        whole: npt.NDArray[np.bool_] | None = None
+        for key, wanted in filters.items():
+            one = self._mask(key, wanted)
+            whole = one if whole is None else whole & one
+        return whole
+
+    def _check(self, text: str, top_k: int, needed: Sequence[Stage]) -> None:
+        if not text.strip():
+            raise UsageError("The query is empty.")
+        if text.encode("utf-8", "replace").decode("utf-8") != text:
+            raise UsageError("The query is no valid Unicode.")
+        if top_k < 1:
+            raise UsageError(f"top_k must be at least 1, not {top_k}.")
+        for stage in needed:
+            if stage not in STAGES:
+                raise UsageError(
+                    f"No stage is called '{stage}'.",
+                    cure=f"Known: {', '.join(STAGES)}.",
+                )
+            if why := self._parts.missing.get(stage):
+                raise UsageError(f"The stage '{stage}' cannot run here. {why}")
+
+    def _is_needed(self, stage: Stage, needed: Sequence[Stage]) -> bool:
+        """Say whether a stage in `needed` is this one or is made from it."""
+        if stage in needed:
+            return True
+        fused = "fused" in needed or "reranked" in needed
+        return fused and stage in ("fused", *self._parts.fused_legs)
+
+    def _rank(
+        self,
+        stage: Stage,
+        text: str,
+        depth: int,
+        allowed: npt.NDArray[np.bool_] | None,
+        before: Mapping[Stage, RankedList],
+    ) -> RankedList:
+        match stage:
+            case "dense":
+                return self._dense(text, depth, allowed)
+            case "sparse":
+                return self._sparse(text, depth, allowed)
+            case "fused":
+                return self._fused(before, depth)
+            case "reranked":
+                return self._reranked(text, before)
+
+    def _dense(
+        self, text: str, depth: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> RankedList:
+        index = self._parts.dense
+        assert index is not None  # noqa: S101 - `missing` names the stage otherwise
+        vector = self._encoders.dense(text)
+        width = index.vectors.shape[1]
+        if vector.shape != (width,):
+            raise ModelMismatch(
+                f"The query's vector has the shape {vector.shape}; the bundle's have "
+                f"{width} numbers.",
+                cure="Search with the model that the manifest names.",
+            )
+        return index.search(vector, depth, allowed)
+
+    def _sparse(
+        self, text: str, depth: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> RankedList:
+        index = self._parts.sparse
+        assert index is not None  # noqa: S101 - `missing` names the stage otherwise
+        return index.search(self._encoders.sparse(text), depth, allowed)
+
+    def _fused(self, rankings: Mapping[Stage, RankedList], depth: int) -> RankedList:
+        for leg in self._parts.fused_legs:
+            if leg not in rankings:
+                raise ModelNotAvailable(f"Fusion lacks the {leg} ranking.")
+        legs = [rankings[leg] for leg in self._parts.fused_legs]
+        return fuse(legs, self._parts.fusion_of(len(legs)), depth)
+
+    def _reranked(self, text: str, rankings: Mapping[Stage, RankedList]) -> RankedList:
+        if "fused" not in rankings:
+            raise ModelNotAvailable("There is no fused ranking to rerank.")
+        rows = rankings["fused"].rows
+        texts = [self._payload(int(row))[0] or "" for row in rows]
+        scores = self._encoders.rerank(text, texts)
+        return ranked(rows, np.asarray(scores, dtype=np.float64))
+
+    def _hit(self, row: int, rank: int, score: float, results: SearchResults) -> Hit:
+        text, metadata = self._payload(row)
+        return Hit(
+            row=row,
+            chunk_id=self._parts.ids[row]["chunk_id"],
+            rank=rank,
+            score=score,
+            text=text,
+            metadata=metadata,
+            stages=results.places(row),
+        )
+
+    def _payload(self, row: int) -> tuple[str | None, dict[str, Any]]:
+        """Return a chunk's text and metadata, from either layout of the points."""
+        if self._parts.points is None:
+            return None, {}
+        point = self._parts.points[row]
+        payload = point.get("payload", point)
+        return payload["text"], payload["metadata"]
+
+    def _mask(self, key: str, wanted: object) -> npt.NDArray[np.bool_]:
+        name = (key, f"{type(wanted).__name__} {wanted!r}")
+        with self._lock:
+            held = self._masks.get(name)
+        if held is None:
+            held = self._new_mask(key, wanted)
+            held.setflags(write=False)
+            with self._lock:
+                if len(self._masks) >= _MASKS_HELD:
+                    self._masks.clear()
+                self._masks[name] = held
+        return held
+
+    def _new_mask(self, key: str, wanted: object) -> npt.NDArray[np.bool_]:
+        subdirs = list(self.manifest.source_subdirs)
+        if key == SUBDIR and subdirs:
+            if wanted not in subdirs:
+                raise UsageError(
+                    f"No source_subdir is called '{wanted}'.",
+                    cure=f"There are: {', '.join(sorted(subdirs))}.",
+                )
+            ids = (line["chunk_id"] for line in self._parts.ids)
+            collection = self.manifest.collection
+            mask = subdir_mask(ids, len(self), collection, str(wanted), subdirs)
+            if mask is not None:
+                return mask
+        if self._parts.points is None:
+            raise UsageError(
+                f"A filter on '{key}' reads metadata; this bundle holds none.",
+                cure="Build it with jsonl among the exports.",
+            )
+        return metadata_mask(self._metadata(), len(self), key, wanted)
+
+    def _metadata(self) -> Iterator[Mapping[str, Any]]:
+        return (self._payload(row)[1] for row in range(len(self)))

@@ -1,0 +1,165 @@
+"""The models a bundle was built with, loaded when a query first needs them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from ..catalogue import (
+    KAGGLE_OPTIMIZED_MODELS,
+    RERANKING_MODELS,
+    SPARSE_MODELS,
+)
+from ..config import ModelConfig, RerankingConfig
+from ..encoders.pair_batches import score_pairs
+from ..encoders.protocols import SparseEncoder
+from ..encoders.sparse_queries import query_encoder
+from ..errors import ModelNotAvailable
+from ..export.manifest import Manifest
+from ..export.manifest_sections import DenseRun, RerankRan
+from ..model_choice import choose_rerank
+from ..model_manager import ModelManager
+from ..records import Float32Array, SparseVector
+from .parts import fused_sparse_run
+
+_Dense = Callable[[str], Float32Array]
+_Rerank = Callable[[str, Sequence[str]], Float32Array]
+
+
+class ManifestEncoders:
+    """Satisfies `QueryEncoders` with the models that a manifest names.
+
+    Each model is loaded once and used by one thread at a time; `close` frees them.
+    """
+
+    def __init__(
+        self, manifest: Manifest, *, offline: bool = False, device: str = "cpu"
+    ) -> None:
+        self._manifest = manifest
+        self._manager = ModelManager(offline=offline)
+        self._device = device
+        self._held = ExitStack()
+        self._lock = threading.RLock()
+        self._dense: _Dense | None = None
+        self._sparse: SparseEncoder | None = None
+        self._rerank: _Rerank | None = None
+
+    def dense(self, text: str) -> Float32Array:
+        """Return the vector of a query: float32 [dim]."""
+        with self._lock:
+            if self._dense is None:
+                self._dense = self._load_dense()
+            return self._dense(text)
+
+    def sparse(self, text: str) -> SparseVector:
+        """Return the sparse vector of a query."""
+        with self._lock:
+            if self._sparse is None:
+                self._sparse = self._load_sparse()
+            return self._sparse.encode_query(text)
+
+    def rerank(self, text: str, documents: Sequence[str]) -> Float32Array:
+        """Return the relevance of each document: float32 [documents]."""
+        with self._lock:
+            if self._rerank is None:
+                self._rerank = self._load_rerank()
+            return self._rerank(text, documents)
+
+    def close(self) -> None:
+        """Free the models."""
+        with self._lock:
+            self._dense = self._sparse = self._rerank = None
+            self._held.close()
+
+    def _load_dense(self) -> _Dense:
+        if not self._manifest.dense_run:
+            raise ModelNotAvailable(
+                "The manifest does not say which dense model made this bundle.",
+                cure="Build the bundle anew.",
+            )
+        config = _dense_config(self._manifest.dense_run[0])
+        tokenizer = self._manager.tokenizer(config)
+        encoder = self._held.enter_context(
+            self._manager.resident(config, device=self._device)
+        )
+
+        def encode(text: str) -> Float32Array:
+            vector: Float32Array = encoder.encode(
+                tokenizer.encode([text], "query").ids
+            )[0]
+            return vector
+
+        return encode
+
+    def _load_sparse(self) -> SparseEncoder:
+        run = fused_sparse_run(self._manifest)
+        if run is None:
+            raise ModelNotAvailable("This bundle holds no sparse vectors.")
+        model = SPARSE_MODELS.get(run.sparse_model)
+        shared = model.dense_key if model else None
+        if shared is None or run.fallback_used:
+            return query_encoder(run)
+        path = self._manager.locate(KAGGLE_OPTIMIZED_MODELS[shared]).path
+        return query_encoder(run, path)
+
+    def _load_rerank(self) -> _Rerank:
+        run = self._manifest.rerank_run
+        if not isinstance(run, RerankRan):
+            raise ModelNotAvailable("This bundle names no reranker.")
+        from ..encoders.cross_encoder import TorchCrossEncoder
+
+        config = _rerank_config(run)
+        scorer = TorchCrossEncoder.load(
+            config, device=self._device, offline=self._manager.offline
+        )
+
+        def rerank(text: str, documents: Sequence[str]) -> Float32Array:
+            pairs = [(text, document) for document in documents]
+            return score_pairs(scorer, pairs, config.batch_cap)
+
+        return rerank
+
+
+def _dense_config(run: DenseRun) -> ModelConfig:
+    """Return the model as it was when the bundle was built.
+
+    What the manifest does not hold (the package with the weights) comes from the
+    registry.
+    """
+    known = KAGGLE_OPTIMIZED_MODELS.get(run.model)
+    if known is None or known.hf_model_id != run.hf_model_id:
+        return ModelConfig(
+            name=run.model,
+            hf_model_id=run.hf_model_id,
+            vector_dim=run.dimension,
+            max_tokens=run.max_tokens,
+            query_prefix=run.query_prefix,
+            document_prefix=run.document_prefix,
+            pooling=run.statistics.get("pooling", "mean"),
+        )
+    return replace(
+        known,
+        max_tokens=run.max_tokens,
+        query_prefix=run.query_prefix,
+        document_prefix=run.document_prefix,
+    )
+
+
+def _rerank_config(run: RerankRan) -> RerankingConfig:
+    """Return the reranker by its key, or by the folder it came from.
+
+    Raises:
+        ModelNotAvailable: the key is in no registry and its folder is not here.
+    """
+    if run.model in RERANKING_MODELS:
+        return RERANKING_MODELS[run.model]
+    folder = run.statistics.get("hf_model_id")
+    if not isinstance(folder, str) or not Path(folder).is_dir():
+        raise ModelNotAvailable(
+            f"The reranker {run.model} is in no registry, and its folder is not here.",
+            cure="Search with another stage, or build the bundle anew.",
+        )
+    return choose_rerank(folder)

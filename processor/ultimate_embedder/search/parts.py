@@ -1,0 +1,170 @@
+"""The parts of a bundle that search reads, and why one is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BundleError, UsageError
+from ..export.layout import BundleNames
+from ..export.manifest import Manifest
+from ..export.manifest_sections import RerankNotRun, RerankRan
+from ..fusion import DEFAULT_FUSION, FusionConfig
+from ..postings import Postings
+from ..records import Float32Array, SparseInferenceRun
+from ..retrieval import DenseIndex, SparseIndex
+from .json_lines import JsonLines
+from .results import Stage
+
+_CURE = "Rebuild the bundle or restore a copy."
+_FIRST_SPARSE = "qdrant-bm25"
+_WITH_IDF = ("bm25", "attention")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Memory-mapped indexes and files; `missing` says why a stage cannot run."""
+
+    manifest: Manifest
+    dense: DenseIndex | None
+    sparse: SparseIndex | None
+    points: JsonLines | None
+    ids: JsonLines
+    fusion: FusionConfig
+    fused_legs: tuple[Stage, ...]
+    missing: dict[Stage, str] = field(default_factory=dict)
+
+    def fusion_of(self, legs: int) -> FusionConfig:
+        """Return the bundle's fusion; weights say nothing where a leg is missing."""
+        config = self.fusion
+        if config.weights and len(config.weights) != legs:
+            return FusionConfig(method=config.method, k=config.k, scale=config.scale)
+        return config
+
+
+def open_parts(path: Path) -> Parts:
+    """Open a bundle's folder. Nothing large is read.
+
+    Raises:
+        BundleError: it is no bundle, or its parts do not fit together.
+    """
+    manifest = Manifest.read(path)
+    names = BundleNames(manifest.collection)
+    missing: dict[Stage, str] = {}
+    dense = _open_dense(path, names, manifest, missing)
+    sparse = _open_sparse(path, names, manifest, missing)
+    points = path / names.points
+    legs = _fused_legs(manifest, missing)
+    if not legs:
+        missing["fused"] = "There is no ranking to fuse in this bundle."
+    if why := _why_no_rerank(manifest, has_texts=points.is_file()):
+        missing["reranked"] = why
+    return Parts(
+        manifest=manifest,
+        dense=dense,
+        sparse=sparse,
+        points=JsonLines(points) if points.is_file() else None,
+        ids=JsonLines(path / names.ids),
+        fusion=_fusion(manifest),
+        fused_legs=legs,
+        missing=missing,
+    )
+
+
+def primary_key(manifest: Manifest, path: Path) -> str | None:
+    """Return the first dense model's key: as stated, else by the files there are."""
+    if manifest.dense_run:
+        return manifest.dense_run[0].model
+    files = sorted(file.name for file in path.glob("*.npy"))
+    return next(iter(BundleNames(manifest.collection).dense_keys(files)), None)
+
+
+def fused_sparse_run(manifest: Manifest) -> SparseInferenceRun | None:
+    """Return the sparse model that takes part in fusion, BM25 where nothing is said."""
+    runs = {run.sparse_model: run for run in manifest.sparse_run or ()}
+    legs = manifest.fusion_run.legs if manifest.fusion_run else ()
+    for key in (*legs, _FIRST_SPARSE, *runs):
+        if key in runs:
+            return runs[key]
+    return None
+
+
+def _open_dense(
+    path: Path, names: BundleNames, manifest: Manifest, missing: dict[Stage, str]
+) -> DenseIndex | None:
+    key = primary_key(manifest, path)
+    file = path / names.dense(key) if key else None
+    if file is None or not file.is_file():
+        missing["dense"] = "This bundle holds no dense vectors (exports without npy)."
+        return None
+    try:
+        vectors: Float32Array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file.name} is damaged: {error}.", cure=_CURE) from error
+    if vectors.ndim != 2 or len(vectors) != manifest.chunk_count:
+        raise BundleError(
+            f"{file.name} has the shape {vectors.shape}; the manifest counts "
+            f"{manifest.chunk_count} chunks.",
+            cure=_CURE,
+        )
+    return DenseIndex(vectors)
+
+
+def _open_sparse(
+    path: Path, names: BundleNames, manifest: Manifest, missing: dict[Stage, str]
+) -> SparseIndex | None:
+    run = fused_sparse_run(manifest)
+    if run is None:
+        missing["sparse"] = _why_no_sparse(manifest)
+        return None
+    postings = Postings.open(path / names.postings(run.sparse_model))
+    if postings.documents != manifest.chunk_count:
+        raise BundleError(
+            f"The postings of {run.sparse_model} count {postings.documents} documents; "
+            f"the manifest counts {manifest.chunk_count} chunks.",
+            cure=_CURE,
+        )
+    return SparseIndex(postings, idf=run.statistics.get("kind") in _WITH_IDF)
+
+
+def _why_no_sparse(manifest: Manifest) -> str:
+    toggles = manifest.feature_toggles
+    if toggles and not toggles.enable_sparse:
+        layer = toggles.sources.get("enable_sparse")
+        by = f" ({layer})" if layer else ""
+        return f"Sparse was off when this bundle was built{by}."
+    return "This bundle holds no sparse vectors."
+
+
+def _why_no_rerank(manifest: Manifest, *, has_texts: bool) -> str | None:
+    run = manifest.rerank_run
+    if isinstance(run, RerankNotRun):
+        return f"{run.reason} {run.cure}"
+    if not isinstance(run, RerankRan):
+        return "Rerank was off when this bundle was built."
+    if not has_texts:
+        return "A reranker reads texts; this bundle holds none (exports without jsonl)."
+    return None
+
+
+def _fused_legs(manifest: Manifest, missing: dict[Stage, str]) -> tuple[Stage, ...]:
+    """Return which rankings are fused: those the run fused, else all there are."""
+    stated = manifest.fusion_run.legs if manifest.fusion_run else ()
+    run = fused_sparse_run(manifest)
+    legs: tuple[Stage, ...] = ("dense", "sparse")
+    if stated and (run is None or run.sparse_model not in stated):
+        legs = ("dense",)
+    return tuple(leg for leg in legs if leg not in missing)
+
+
+def _fusion(manifest: Manifest) -> FusionConfig:
+    """Return the fusion that the manifest names, or the default one."""
+    run = manifest.fusion_run
+    for text in (run.parameters.get("expression"), f"{run.method}()") if run else ():
+        try:
+            return FusionConfig.parse(str(text))
+        except UsageError:
+            continue  # another version's method
+    return DEFAULT_FUSION

@@ -1,0 +1,299 @@
+"""Search over an exported bundle against plain computations."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from search_parts import (
+    BM25,
+    DENSE,
+    NOT_RUN,
+    RAN,
+    TEXTS,
+    FakeEncoders,
+    MakeBundle,
+    bm25_matrix,
+    hashed,
+    make_chunks,
+    shared_words,
+)
+
+from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder
+from processor.ultimate_embedder.errors import (
+    BundleError,
+    ModelMismatch,
+    ModelNotAvailable,
+    UsageError,
+)
+from processor.ultimate_embedder.records import Float32Array
+from processor.ultimate_embedder.search import Bundle, Stage, open_bundle
+
+QUERY = "how to filter by payload"
+STAGES: tuple[Stage, ...] = ("dense", "sparse")
+
+
+@pytest.fixture
+def bundle(make_bundle: MakeBundle) -> Bundle:
+    return open_bundle(make_bundle(rerank=RAN), FakeEncoders())
+
+
+def dense_scores(query: str) -> list[float]:
+    return [float(hashed(text) @ hashed(query)) for _, text, _ in TEXTS]
+
+
+def sparse_scores(query: str) -> list[float]:
+    """Sum value * idf over shared terms, document by document."""
+    matrix = bm25_matrix([text for _, text, _ in TEXTS])
+    asked = Bm25Encoder().encode_query(query)
+    scores = []
+    for vector in matrix:
+        total = 0.0
+        for term, value in zip(vector.indices, vector.values, strict=True):
+            df = sum(term in other.indices for other in matrix)
+            idf = np.log1p((len(matrix) - df + 0.5) / (df + 0.5))
+            total += float(value) * idf * (term in asked.indices)
+        scores.append(total)
+    return scores
+
+
+def best(scores: list[float], k: int, rows: list[int] | None = None) -> list[int]:
+    rows = list(range(len(scores))) if rows is None else rows
+    found = [row for row in rows if scores[row] > 0]
+    return sorted(found, key=lambda row: (-round(scores[row], 6), row))[:k]
+
+
+def test_dense_and_sparse_rankings_are_those_of_sorting_all_scores(
+    bundle: Bundle,
+) -> None:
+    dense, sparse = (bundle.search(QUERY, stage=s, top_k=12) for s in STAGES)
+    assert [hit.row for hit in dense] == best(dense_scores(QUERY), 12)
+    assert [hit.row for hit in sparse] == best(sparse_scores(QUERY), 12)
+    assert [hit.score for hit in dense] == pytest.approx(
+        [dense_scores(QUERY)[hit.row] for hit in dense], abs=1e-6
+    )
+
+
+def test_the_chunk_with_the_words_of_the_question_is_first(
+    make_bundle: MakeBundle,
+) -> None:
+    texts = [*TEXTS, ("api", "A walrus naps beside the turbine.", 0)]
+    opened = open_bundle(make_bundle(texts=texts), FakeEncoders())
+    for stage in ("sparse", "fused"):
+        assert opened.search("napping walrus", stage=stage)[0].row == len(TEXTS)
+
+
+def test_fused_scores_are_reciprocal_ranks_of_the_two_legs(bundle: Bundle) -> None:
+    for hit in bundle.search(QUERY, top_k=20):
+        expected = sum(
+            1 / (60 + hit.stages[stage].rank) for stage in STAGES if stage in hit.stages
+        )
+        assert hit.score == pytest.approx(expected)
+        assert hit.stages["fused"].rank == hit.rank
+        assert "reranked" not in hit.stages
+
+
+def test_a_reranked_hit_carries_the_rank_and_score_of_every_stage(
+    bundle: Bundle,
+) -> None:
+    hits = bundle.search(QUERY, stage="reranked", top_k=5)
+    candidates = {hit.row for hit in bundle.search(QUERY, top_k=100)}
+    scores = [shared_words(QUERY, text) for _, text, _ in TEXTS]
+    assert [hit.row for hit in hits] == best(scores, 5, sorted(candidates))
+    assert set(hits[0].stages) == {"dense", "sparse", "fused", "reranked"}
+    assert hits[0].score == hits[0].stages["reranked"].score == scores[hits[0].row]
+
+
+def test_a_hit_holds_id_text_and_metadata_of_its_row(bundle: Bundle) -> None:
+    chunks = make_chunks(TEXTS)
+    for hit in bundle.search(QUERY, top_k=100):
+        chunk = chunks[hit.row]
+        assert (hit.chunk_id, hit.text) == (chunk.chunk_id, chunk.text)
+        assert hit.metadata == chunk.metadata
+
+
+@pytest.mark.parametrize("stage", ["dense", "sparse", "fused", "reranked"])
+@pytest.mark.parametrize("subdir", ["api", "guides", "guides more"])
+def test_a_filter_on_source_subdir_holds_before_the_cut(
+    bundle: Bundle, stage: str, subdir: str
+) -> None:
+    rows = [row for row, (name, _, _) in enumerate(TEXTS) if name == subdir]
+    query = "secure the call of a name"  # every text shares a word with it
+    hits = bundle.search(
+        query,
+        stage=stage,
+        top_k=len(rows),
+        filters={"source_subdir": subdir},
+    )
+    assert sorted(hit.row for hit in hits) == rows
+    if stage == "dense":
+        ordered = best([1 + s for s in dense_scores(query)], len(rows), rows)
+        assert [hit.row for hit in hits] == ordered
+
+
+def test_any_metadata_can_filter_and_conditions_add_up(bundle: Bundle) -> None:
+    expected = [r for r, (name, _, n) in enumerate(TEXTS) if n == 2 and name == "api"]
+    for wanted in (2, "2"):
+        hits = bundle.search(
+            "call", top_k=99, filters={"n": wanted, "source_subdir": "api"}
+        )
+        assert sorted(hit.row for hit in hits) == expected
+    assert bundle.search("call", filters={"n": 999}) == []
+    assert bundle.search("call", filters={"absent": "x"}) == []
+
+
+def test_an_unknown_source_subdir_is_refused_and_those_present_are_named(
+    bundle: Bundle,
+) -> None:
+    with pytest.raises(UsageError, match="api, guides, guides more"):
+        bundle.search(QUERY, filters={"source_subdir": "guide"})
+
+
+def test_subdirs_that_begin_alike_up_to_a_colon_are_told_apart(
+    make_bundle: MakeBundle,
+) -> None:
+    texts = [("a", "call one", 0), ("a:b", "call two", 1), ("a", "call three", 2)]
+    opened = open_bundle(make_bundle(texts=texts), FakeEncoders())
+    for subdir, rows in (("a", [0, 2]), ("a:b", [1])):
+        hits = opened.search("call", filters={"source_subdir": subdir})
+        assert sorted(hit.row for hit in hits) == rows
+
+
+def test_the_simple_layout_reads_the_same(make_bundle: MakeBundle) -> None:
+    qdrant = open_bundle(make_bundle(), FakeEncoders()).search(QUERY)
+    simple = open_bundle(make_bundle(jsonl_layout="simple"), FakeEncoders())
+    assert simple.search(QUERY) == qdrant
+
+
+def test_without_sparse_the_fused_ranking_is_the_dense_one_and_sparse_says_why(
+    make_bundle: MakeBundle,
+) -> None:
+    opened = open_bundle(make_bundle(sparse=False), FakeEncoders())
+    with pytest.raises(UsageError, match=r"Sparse was off .* \(cli\)"):
+        opened.search(QUERY, stage="sparse")
+    fused, dense = (opened.search(QUERY, stage=s) for s in ("fused", "dense"))
+    assert [hit.row for hit in fused] == [hit.row for hit in dense]
+    assert "sparse" in opened.missing
+
+
+@pytest.mark.parametrize(
+    ("rerank", "reason"), [(None, "Rerank was off"), (NOT_RUN, "Fetch them")]
+)
+def test_a_bundle_that_was_not_reranked_says_why(
+    make_bundle: MakeBundle, rerank: object, reason: str
+) -> None:
+    opened = open_bundle(make_bundle(rerank=rerank), FakeEncoders())
+    with pytest.raises(UsageError, match=reason):
+        opened.search(QUERY, stage="reranked")
+    assert reason in opened.search_stages(QUERY).missing["reranked"]
+
+
+def test_a_missing_model_is_an_error_where_it_is_needed_and_told_elsewhere(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle(rerank=RAN)
+    opened = open_bundle(path, FakeEncoders(missing=["sparse", "rerank"]))
+    for stage in ("sparse", "fused", "reranked"):
+        with pytest.raises(ModelNotAvailable, match="No sparse model"):
+            opened.search(QUERY, stage=stage)
+    assert opened.search(QUERY, stage="dense")
+    results = opened.search_stages(QUERY)
+    assert list(results.rankings) == ["dense"]
+    assert "Fetch it" in results.missing["sparse"]
+    assert "sparse" in results.missing["fused"]
+    with pytest.raises(ModelNotAvailable, match="No ranking"):
+        open_bundle(path, FakeEncoders(missing=["dense", "sparse"])).search_stages("x")
+
+
+def test_a_bundle_without_points_still_ranks(make_bundle: MakeBundle) -> None:
+    opened = open_bundle(make_bundle(exports=("npy",), rerank=RAN), FakeEncoders())
+    hit = opened.search(QUERY, filters={"source_subdir": "guides"})[0]
+    assert (hit.text, hit.metadata) == (None, {})
+    assert hit.chunk_id.startswith("docs:guides:")
+    with pytest.raises(UsageError, match="reads metadata"):
+        opened.search(QUERY, filters={"n": 1})
+    with pytest.raises(UsageError, match="reads texts"):
+        opened.search(QUERY, stage="reranked")
+
+
+def test_a_bundle_without_vector_files_says_so(make_bundle: MakeBundle) -> None:
+    opened = open_bundle(make_bundle(exports=("jsonl",)), FakeEncoders())
+    with pytest.raises(UsageError, match="no dense vectors"):
+        opened.search(QUERY, stage="dense")
+
+
+@pytest.mark.parametrize("query", ["", "  \n", "\ud800"])
+def test_a_query_that_is_none_is_refused(bundle: Bundle, query: str) -> None:
+    with pytest.raises(UsageError):
+        bundle.search(query)
+
+
+def test_an_unknown_stage_and_a_top_k_of_zero_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="dense, sparse, fused, reranked"):
+        bundle.search(QUERY, stage="magic")
+    with pytest.raises(UsageError, match="top_k"):
+        bundle.search(QUERY, top_k=0)
+
+
+def test_a_query_vector_of_another_width_is_refused(make_bundle: MakeBundle) -> None:
+    class Narrow(FakeEncoders):
+        def dense(self, text: str) -> Float32Array:
+            return hashed(text)[:4]
+
+    with pytest.raises(ModelMismatch, match="16 numbers"):
+        open_bundle(make_bundle(), Narrow()).search(QUERY)
+
+
+def test_a_folder_without_manifest_is_no_bundle(
+    make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    path = make_bundle()
+    (path / "processing_summary.json").unlink()
+    for folder in (path, tmp_path / "nowhere"):
+        with pytest.raises(BundleError):
+            open_bundle(folder, FakeEncoders())
+
+
+def test_vectors_that_do_not_fit_the_manifest_are_refused(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle()
+    np.save(path / f"docs_{DENSE}_embeddings.npy", np.zeros((3, 16), np.float32))
+    with pytest.raises(BundleError, match=r"\(3, 16\)"):
+        open_bundle(path, FakeEncoders())
+
+
+def test_missing_postings_are_named(make_bundle: MakeBundle) -> None:
+    path = make_bundle()
+    shutil.rmtree(path / f"docs_{BM25}_postings")
+    with pytest.raises(BundleError, match="postings"):
+        open_bundle(path, FakeEncoders())
+
+
+def test_threads_searching_at_once_find_what_one_finds(bundle: Bundle) -> None:
+    queries = [f"how to {text[7:20]}" for _, text, _ in TEXTS[:8]]
+    filters = {"source_subdir": "api", "n": "1"}
+    expected = [bundle.search(query, filters=filters) for query in queries]
+    fresh: list[object] = [None] * len(queries)
+    start = threading.Barrier(len(queries))
+
+    def ask(place: int) -> None:
+        start.wait()
+        fresh[place] = bundle.search(queries[place], filters=filters)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(queries))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fresh == expected
+
+
+def test_leaving_the_block_lets_go_of_the_models(make_bundle: MakeBundle) -> None:
+    encoders = FakeEncoders()
+    with open_bundle(make_bundle(), encoders) as opened:
+        opened.search(QUERY)
+    assert encoders.closed

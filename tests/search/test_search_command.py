@@ -1,0 +1,109 @@
+"""The command: side by side for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from search_parts import NOT_RUN, RAN, TEXTS, FakeEncoders, MakeBundle
+
+from processor.ultimate_embedder.cli.entry import run_function
+from processor.ultimate_embedder.cli.search import search
+from processor.ultimate_embedder.search import loading
+
+QUERY = "how to filter by payload"
+
+
+@pytest.fixture(autouse=True)
+def hashed_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command encode queries as the bundle's fake model did."""
+    monkeypatch.setattr(loading, "ManifestEncoders", lambda *_, **__: FakeEncoders())
+
+
+def test_all_four_rankings_stand_side_by_side_without_control_characters(
+    make_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_bundle(rerank=RAN)
+    assert run_function(search, [str(path), QUERY, "--top-k", "4"]) == 0
+    out = capsys.readouterr().out
+    header = next(line for line in out.splitlines() if "rank" in line)
+    assert header.split() == ["rank", "dense", "sparse", "fused", "reranked"]
+    lines = [line for line in out.splitlines() if line.lstrip()[:1] in set("1234")]
+    assert lines[0].count(".md:chunk:0") == 4
+    assert "filter by payload" in out
+    assert "\x1b" not in out
+
+
+def test_a_ranking_that_cannot_be_had_is_left_out_with_the_reason(
+    make_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_bundle(rerank=NOT_RUN)
+    assert run_function(search, [str(path), QUERY]) == 0
+    captured = capsys.readouterr().out
+    assert "No reranked ranking: The weights are not here. Fetch them." in captured
+    assert run_function(search, [str(path), QUERY, "--stage", "reranked"]) == 2
+    captured_error = capsys.readouterr()
+    assert captured_error.out == ""
+    assert len(captured_error.err.splitlines()) == 1
+    assert "Fetch them." in captured_error.err
+
+
+@pytest.mark.parametrize("stage", ["dense", "sparse", "fused", "reranked", "all"])
+def test_json_is_one_document_and_nothing_else(
+    make_bundle: MakeBundle, capfdbinary: pytest.CaptureFixture[bytes], stage: str
+) -> None:
+    path = make_bundle(rerank=RAN)
+    arguments = [str(path), QUERY, "--stage", stage, "--json", "--top-k", "3"]
+    assert run_function(search, [*arguments, "--filter", "source_subdir=guides"]) == 0
+    captured = capfdbinary.readouterr()
+    document = json.loads(captured.out)
+    assert captured.err == b""
+    stages = ["dense", "sparse", "fused", "reranked"] if stage == "all" else [stage]
+    assert list(document["rankings"]) == stages
+    assert document["filters"] == {"source_subdir": "guides"}
+    for hits in document["rankings"].values():
+        assert [hit["rank"] for hit in hits] == [1, 2, 3]
+        for hit in hits:
+            assert hit["chunk_id"].startswith("docs:guides:")
+            assert hit["text"] == TEXTS[hit["row"]][1]
+            assert isinstance(hit["score"], float)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--filter", "source_subdir"], 2, "no filter"),
+        (["--filter", "source_subdir=nowhere"], 2, "api, guides"),
+        (["--stage", "magic"], 2, "magic"),
+        (["--top-k", "0"], 2, "--top-k"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    make_bundle: MakeBundle,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    says: str,
+) -> None:
+    assert run_function(search, [str(make_bundle()), QUERY, *arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert says in captured.err
+
+
+def test_a_folder_that_is_no_bundle_is_one_line_and_exit_code_1(
+    tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_function(search, [str(tmp_path), QUERY]) == 1
+    captured = capsys.readouterr()
+    assert "is not a bundle" in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_nothing_found_is_said(
+    make_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(make_bundle()), "xylophone", "--stage", "sparse"]
+    assert run_function(search, arguments) == 0
+    assert capsys.readouterr().out == "Nothing was found.\n"
