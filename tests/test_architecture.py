@@ -23,10 +23,10 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "config records planning encoders.protocols telemetry.events ranking",
         "catalogue fusion postings retrieval questions probes sparse_files",
         "setting_table model_choice settings chunks chunk_store ledger disk_space "
-        "quality queries",
+        "output_lock quality queries",
         "encoders model_manager workers token_table hardware devices measure",
         "chunking stages export search delivery telemetry verify",
-        "batch_runner retrieval_run",
+        "batch_runner collection_run retrieval_run manifest_builder run_plan testing",
         "facade cli __init__",
     )
 )
