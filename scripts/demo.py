@@ -17,8 +17,14 @@ SCRIPTS = Path(__file__).resolve().parent
 COLLECTION = "qdrant_ecosystem"
 SEARCHES = (
     ("How do I create a collection with named vectors?", "--stage", "all"),
-    ("reciprocal rank fusion of dense and sparse results",),
-    ("stop words and stemming", "--filter", "source_subdir=fastembed"),
+    ("reciprocal rank fusion of dense and sparse results", "--stage", "fused"),
+    (
+        "stop words and stemming",
+        "--stage",
+        "fused",
+        "--filter",
+        "source_subdir=fastembed",
+    ),
 )
 
 Step = tuple[str, str, tuple[str, ...]]
