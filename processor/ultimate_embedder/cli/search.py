@@ -73,7 +73,8 @@ def search(
             )
             return
     style = choose_format(None, is_terminal=stdout_is_terminal())
-    _show(found, style)
+    chunks = f"{len(opened):,} chunks"
+    _show(found, f"{opened.manifest.collection}, {chunks}", style)
     for one in asked:
         if one in results.missing:
             _print(f"No {one} ranking: {results.missing[one]}")
@@ -102,7 +103,7 @@ def _document(
     }
 
 
-def _show(found: dict[Stage, list[Hit]], style: Format) -> None:
+def _show(found: dict[Stage, list[Hit]], title: str, style: Format) -> None:
     """Write the rankings side by side, then the first texts of the last one."""
     if not any(found.values()):
         _print("Nothing was found.")
@@ -112,7 +113,7 @@ def _show(found: dict[Stage, list[Hit]], style: Format) -> None:
         (str(place + 1), *(_cell(hits, place) for hits in found.values()))
         for place in range(length)
     )
-    sheet = Sheet(title="", columns=("rank", *found), rows=rows, numbers=("rank",))
+    sheet = Sheet(title=title, columns=("rank", *found), rows=rows, numbers=("rank",))
     show_sheet(sheet, style=style)
     last = next(hits for hits in reversed(found.values()) if hits)
     shown = last if len(found) == 1 else last[:_TEXTS_SHOWN]
