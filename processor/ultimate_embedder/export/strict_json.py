@@ -69,9 +69,10 @@ def to_float32(numbers: Sequence[float]) -> Float32Array:
         raise ValueError("not a list of numbers") from error
     if doubles.ndim != 1:
         raise ValueError("not a list of numbers")
-    if (np.abs(doubles) > np.finfo(np.float32).max).any() or np.isnan(doubles).any():
+    with np.errstate(over="ignore"):
+        singles = doubles.astype(np.float32)
+    if not np.isfinite(singles).all():
         raise ValueError("a number is out of the range of float32")
-    singles = doubles.astype(np.float32)
     halfway = (doubles.view(np.int64) & _LOST_BITS) == _HALF
     halfway |= (np.abs(doubles) < _SUBNORMAL) & (doubles != 0)
     for place in np.flatnonzero(halfway):

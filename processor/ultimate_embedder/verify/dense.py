@@ -27,9 +27,9 @@ def check_dense(bundle: OpenBundle, findings: Findings) -> None:
         if vectors.shape != shape:
             findings.add(name, "header", f"shape {vectors.shape} instead of {shape}")
             continue
-        _check_values(name, vectors, findings)
+        sound = _check_values(name, vectors, findings)
         if bundle.usable(bundle.names.index(key)):
-            _check_index(bundle, key, vectors, findings)
+            _check_index(bundle, key, vectors, findings, searchable=sound)
     if bundle.vectors:
         findings.checks.append(f"vectors of {len(bundle.vectors)} dense models")
 
@@ -39,7 +39,8 @@ def sample_rows(rows: int, wanted: int) -> list[int]:
     return sorted({int(row) for row in np.linspace(0, rows - 1, min(rows, wanted))})
 
 
-def _check_values(name: str, vectors: Float32Array, findings: Findings) -> None:
+def _check_values(name: str, vectors: Float32Array, findings: Findings) -> bool:
+    sound = True
     for start in range(0, len(vectors), BLOCK_ROWS):
         block = np.asarray(vectors[start : start + BLOCK_ROWS], dtype=np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -50,10 +51,17 @@ def _check_values(name: str, vectors: Float32Array, findings: Findings) -> None:
             finite = np.isfinite(block[place]).all()
             problem = f"L2 norm {norms[place]:.6g}, not 1" if finite else "not finite"
             findings.add(name, f"row {row}", problem)
+            sound = False
+    return sound
 
 
 def _check_index(
-    bundle: OpenBundle, key: str, vectors: Float32Array, findings: Findings
+    bundle: OpenBundle,
+    key: str,
+    vectors: Float32Array,
+    findings: Findings,
+    *,
+    searchable: bool,
 ) -> None:
     name = bundle.names.index(key)
     try:
@@ -78,15 +86,14 @@ def _check_index(
         for place in np.flatnonzero(differing.any(axis=1)):
             row = start + int(place)
             findings.add(name, f"row {row}", "differs from the .npy file")
-    _compare_searches(name, index, vectors, findings)
+    if searchable and len(vectors):
+        _compare_searches(name, index, vectors, findings)
 
 
 def _compare_searches(
     name: str, index: FaissIndex, vectors: Float32Array, findings: Findings
 ) -> None:
     """Equal answers: the same scores in order, and each hit's row has its score."""
-    if not len(vectors):
-        return
     rows = sample_rows(len(vectors), SAMPLE_ROWS)
     depth = min(SEARCH_DEPTH, len(vectors))
     exact = DenseIndex(vectors)
