@@ -40,8 +40,10 @@ def _disagreements(texts: list[str], engine: qdrant_edge.Bm25) -> list[str]:
 def test_every_character_cuts_joins_and_lowers_as_in_the_engine(
     engine: qdrant_edge.Bm25,
 ) -> None:
-    characters = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-    inside = [f"qz{character}qz" for character in characters]
+    # Planes 4 to 13 are empty: their first and last characters stand for them.
+    points = [*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE1000)]
+    points += [edge for p in range(4, 17) for edge in (p << 16, (p << 16) + 0xFFFF)]
+    inside = [f"qz{chr(point)}qz" for point in points]
     assert _disagreements(inside, engine) == []
 
 
