@@ -141,6 +141,21 @@ def test_chunks_found_done_are_counted_as_resumed(tmp_path: Path) -> None:
     assert found[key("rag_chunks_total", stage="dense", outcome="done")] == 4
 
 
+def test_a_stage_whose_progress_counts_files_still_counts_its_chunks(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rag.prom"
+    listener = PrometheusListener(path)
+    stage = {"stage": "read", "collection": "docs"}
+    listener(ev.StageStarted(**stage, total=2, unit="files", done_before=1))
+    listener(ev.BatchFinished(**stage, items=1, seconds=0.1))
+    listener(ev.StageFinished(**stage, items=70, seconds=0.1))
+    listener.close()
+    found = samples(path)
+    assert found[key("rag_chunks_total", stage="read", outcome="done")] == 70
+    assert key("rag_chunks_total", stage="read", outcome="resumed") not in found
+
+
 def test_the_textfile_is_whole_after_each_stage_and_leaves_nothing_beside_it(
     small_run, tmp_path: Path
 ) -> None:

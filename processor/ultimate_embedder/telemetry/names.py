@@ -27,6 +27,19 @@ STAGE_SPANS: Final[Mapping[Stage, str]] = MappingProxyType(
     }
 )
 
+STAGE_ITEMS: Final[Mapping[Stage, str]] = MappingProxyType(
+    {
+        "chunk": "chunks",
+        "read": "chunks",
+        "dense": "chunks",
+        "sparse": "chunks",
+        "fusion": "queries",
+        "rerank": "queries",
+        "export": "chunks",
+    }
+)
+"""What a finished stage counts; progress on the way may count files instead."""
+
 ATTR_RUN_ID: Final = "rag.run_id"
 ATTR_EXIT_CODE: Final = "rag.exit_code"
 ATTR_STAGE: Final = "rag.stage"

@@ -275,7 +275,6 @@ class OtelListener:
                     names.ATTR_STAGE: event.stage,
                     names.ATTR_COLLECTION: event.collection,
                     names.ATTR_MODEL: event.model,
-                    names.ATTR_UNIT: event.unit,
                     names.ATTR_RESUMED: event.done_before or None,
                 }
             ),
@@ -289,6 +288,7 @@ class OtelListener:
             _known(
                 {
                     names.ATTR_ITEMS: event.items,
+                    names.ATTR_UNIT: names.STAGE_ITEMS[event.stage],
                     names.ATTR_TOKENS: event.tokens or None,
                     names.ATTR_DEVICE: event.device,
                     names.ATTR_CANDIDATES: event.candidates,

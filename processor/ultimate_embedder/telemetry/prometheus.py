@@ -94,7 +94,6 @@ class PrometheusListener:
         self._server: _Server | None = None
         self._thread: Thread | None = None
         self._success: Gauge | None = None
-        self._units: dict[tuple[str, str, str | None], str] = {}
         self._counted: dict[tuple[str, str, str | None], int] = {}
         self._stage_of_model: dict[str, str] = {}
         self._make_metrics()
@@ -181,7 +180,7 @@ class PrometheusListener:
         )
         self._candidates = self._gauge(
             names.CANDIDATE_COUNT,
-            "Candidates of a query that the stage saw in its latest run.",
+            "Candidates of the stage's latest run, all queries together.",
         )
         self._chunks = self._counter(
             names.CHUNKS_TOTAL,
@@ -216,19 +215,20 @@ class PrometheusListener:
 
     def _stage_started(self, event: ev.StageStarted) -> None:
         key = (event.stage, event.collection, event.model)
-        self._units[key] = event.unit
-        self._counted[key] = event.done_before
         if event.model is not None:
             self._stage_of_model[event.model] = event.stage
-        if event.unit == "chunks" and event.done_before:
+        if event.unit != "chunks":
+            return
+        self._counted[key] = event.done_before
+        if event.done_before:
             self._chunks.labels(event.stage, "resumed").inc(event.done_before)
 
     def _batch(self, event: ev.BatchFinished) -> None:
         key = (event.stage, event.collection, event.model)
         if event.stage in self._latency and event.stage != "export":
             self._latency[event.stage].observe(event.seconds)
-        self._counted[key] = self._counted.get(key, 0) + event.items
-        if self._units.get(key) == "chunks":
+        if key in self._counted:
+            self._counted[key] += event.items
             self._chunks.labels(event.stage, "done").inc(event.items)
         if event.model is None:
             return
@@ -242,9 +242,9 @@ class PrometheusListener:
 
     def _stage_finished(self, event: ev.StageFinished) -> None:
         key = (event.stage, event.collection, event.model)
-        unit, counted = self._units.pop(key, None), self._counted.pop(key, 0)
-        if unit == "chunks" and event.items > counted:  # a stage without batches
-            self._chunks.labels(event.stage, "done").inc(event.items - counted)
+        rest = event.items - self._counted.pop(key, 0)  # in no batch: equal texts, say
+        if names.STAGE_ITEMS[event.stage] == "chunks" and rest > 0:
+            self._chunks.labels(event.stage, "done").inc(rest)
         if event.stage == "export":
             self._latency["export"].observe(event.seconds)
         if event.candidates is not None:
