@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from . import catalogue
 from .config import ModelConfig, Pooling, RerankingConfig, SparseModelConfig
@@ -144,7 +144,7 @@ def _vector_name(folder: Path) -> str:
     return name
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

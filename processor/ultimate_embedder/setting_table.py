@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from .catalogue import PROFILES
 from .config import ALL_EXPORTS, GIB
@@ -54,7 +55,7 @@ def choice(*allowed: str) -> Parser:
 
 def names(value: object) -> tuple[str, ...]:
     """Return names from a list, or from text with commas between."""
-    parts = value if isinstance(value, list | tuple) else [value]
+    parts: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
     if not all(isinstance(part, str) for part in parts):
         raise ValueError("a list of names is needed")
     pieces = [piece.strip() for part in parts for piece in part.split(",")]
@@ -66,7 +67,7 @@ def names(value: object) -> tuple[str, ...]:
 
 def folder_names(value: object) -> tuple[str, ...]:
     """Return folder names as they stand: blanks and commas belong to a name."""
-    parts = value if isinstance(value, list | tuple) else [value]
+    parts: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
     if not parts or not all(isinstance(part, str) and part for part in parts):
         raise ValueError("a list of folder names is needed")
     return tuple(dict.fromkeys(parts))
@@ -156,14 +157,34 @@ def url(value: object) -> str:
     return address
 
 
+def show(value: object) -> str:
+    """Return a value as a person would type it; `-` where there is none."""
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    return str(value)
+
+
+def show_gibibytes(value: int) -> str:
+    """Return bytes in GiB: `12 GiB`."""
+    return f"{value / GIB:g} GiB"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """`variable` is read from `.env` and the environment, with `parse_variable`."""
+    """`variable` is read from `.env` and the environment, with `parse_variable`.
+
+    `show` gives a value as a person would type it, with its unit.
+    """
 
     key: str
     parse: Parser
     variable: str | None = None
     parse_variable: Parser | None = None
+    show: Callable[[Any], str] = show
 
 
 def _table(settings: Iterable[Setting]) -> Mapping[str, Setting]:
@@ -191,7 +212,7 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="probes", parse=boolean),
         Setting(key="device", parse=device),
         Setting(key="sparse_device", parse=one_device),
-        Setting(key="gpu_memory_cap", parse=gibibytes),
+        Setting(key="gpu_memory_cap", parse=gibibytes, show=show_gibibytes),
         Setting(key="workers", parse=integer(0)),
         Setting(key="jsonl_layout", parse=choice("qdrant", "simple")),
         Setting(key="exports", parse=exports),

@@ -371,20 +371,9 @@ def _provenance(decisions: Mapping[str, Decision]) -> tuple[Provenance, ...]:
     return tuple(
         Provenance(
             key=key,
-            value=show(decisions[key].value),
+            value=setting.show(decisions[key].value),
             source=decisions[key].source,
             layer=decisions[key].layer,
         )
-        for key in SETTINGS
+        for key, setting in SETTINGS.items()
     )
-
-
-def show(value: object) -> str:
-    """Return a setting's value as a person would type it; `-` where there is none."""
-    if value is None or value == ():
-        return "-"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(str(part) for part in value)
-    return str(value)

@@ -80,9 +80,17 @@ def sheets(**changes: Any) -> dict[str, Sheet]:
     return {sheet.title.split(",")[0]: sheet for sheet in closing_sheets([manifest])}
 
 
-def cells(sheet: Sheet, stage: str) -> dict[str, str]:
+def cells(found: dict[str, Sheet], stage: str) -> dict[str, str]:
+    sheet = found["Stages"]
     (row,) = [row for row in sheet.rows if row[1] == stage]
-    return dict(zip(sheet.columns, row, strict=True))
+    details = {
+        name: text
+        for name, text in (found["Details"].rows if "Details" in found else ())
+        if name.split()[1] == stage
+    }
+    return dict(zip(sheet.columns, row, strict=True)) | {
+        "details": "".join(details.values())
+    }
 
 
 def test_the_counts_of_a_collection_are_shown() -> None:
@@ -91,34 +99,32 @@ def test_the_counts_of_a_collection_are_shown() -> None:
 
 
 def test_the_dense_row_shows_throughput_batches_and_peak() -> None:
-    row = cells(sheets()["Stages"], "dense")
-    assert row["items"] == "1,200"
-    assert row["per second"] == "200.0"
-    assert row["time"] == "6 s"
-    assert row["batch sizes"] == "4 to 32"
-    assert row["peak"] == "3 GiB"
-    assert row["remarks"] == "cuda:0, bfloat16, padding 1.04x"
+    row = cells(sheets(), "dense")
+    assert (row["items"], row["per second"], row["time"]) == ("1,200", "200.0", "6 s")
+    assert row["details"] == (
+        "cuda:0, bfloat16; batches of 4 to 32; 99,000 tokens, padding 1.04x; peak 3 GiB"
+    )
 
 
 def test_the_sparse_row_shows_coverage_and_its_fallback() -> None:
-    row = cells(sheets()["Stages"], "sparse")
-    assert row["remarks"] == "coverage 99.5%; fallback: no_model"
+    row = cells(sheets(), "sparse")
+    assert row["details"] == "coverage 99.5%; fallback: no_model"
     assert row["per second"] == "800.0"
 
 
 def test_fusion_and_rerank_show_their_latency() -> None:
-    stages = sheets()["Stages"]
-    assert cells(stages, "fusion")["latency p50/p95"] == "1.2 / 3.4 ms"
-    assert cells(stages, "rerank")["latency p50/p95"] == "400.0 / 800.0 ms"
-    assert cells(stages, "export")["per second"] == "600.0"
+    found = sheets()
+    assert "p50 1.2 ms, p95 3.4 ms" in cells(found, "fusion")["details"]
+    assert "p50 400.0 ms, p95 800.0 ms" in cells(found, "rerank")["details"]
+    assert cells(found, "export")["per second"] == "600.0"
 
 
 def test_a_rerank_that_could_not_run_says_why() -> None:
-    stages = sheets(
+    found = sheets(
         rerank_run={"status": "not_run", "reason": "No weights", "cure": "Fetch them."}
-    )["Stages"]
-    row = cells(stages, "rerank")
-    assert row["remarks"] == "not run: No weights. Fetch them."
+    )
+    row = cells(found, "rerank")
+    assert row["details"] == "not run: No weights. Fetch them."
     assert (row["items"], row["time"], row["per second"]) == ("-", "-", "-")
 
 

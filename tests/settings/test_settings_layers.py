@@ -279,10 +279,9 @@ def test_an_unknown_device_is_refused(tmp_path: Path, device: str) -> None:
 
 
 def test_the_cap_is_given_in_gib_and_kept_in_bytes(tmp_path: Path) -> None:
-    gpu = settled(
-        tmp_path, {"gpu_memory_cap": ("1.5", "--gpu-memory-cap")}
-    ).pipeline.gpu
-    assert gpu.memory_cap_bytes == 3 * GIB // 2
+    settings = settled(tmp_path, {"gpu_memory_cap": ("1.5", "--gpu-memory-cap")})
+    assert settings.pipeline.gpu.memory_cap_bytes == 3 * GIB // 2
+    assert origin(settings, "gpu_memory_cap")[0] == "1.5 GiB"
 
 
 def test_exports_keep_their_fixed_order(tmp_path: Path) -> None:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ..disk_space import gib
 from ..export.manifest import Manifest
-from ..export.manifest_sections import DenseRun, FusionRun, RerankRan
+from ..export.manifest_sections import (
+    DenseRun,
+    FusionRun,
+    RerankNotRun,
+    RerankRan,
+)
+from ..records import SparseInferenceRun
 from ..telemetry.progress import duration
 from .output import Sheet, count, rate
 
-_STAGE_COLUMNS = (
-    "collection",
-    "stage",
-    "model",
-    "items",
-    "time",
-    "per second",
-    "latency p50/p95",
-    "batch sizes",
-    "peak",
-    "remarks",
-)
-_STAGE_NUMBERS = ("items", "time", "per second", "latency p50/p95", "peak")
+_STAGE_COLUMNS = ("collection", "stage", "model", "items", "time", "per second")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StageLine:
+    """One stage in figures; `details` are short phrases."""
+
+    stage: str
+    model: str = "-"
+    items: int = 0
+    seconds: float = 0.0
+    details: tuple[str, ...] = ()
 
 
 def closing_sheets(manifests: Sequence[Manifest]) -> list[Sheet]:
     """Return what was done, stage by stage, how well it can be searched, and what a
     person should know. Tables without rows are left out."""
-    sheets = (_collections, _stages, _quality, _warnings)
+    sheets = (_collections, _stages, _details, _quality, _warnings)
     return [sheet for make in sheets if (sheet := make(manifests)).rows]
 
 
@@ -81,109 +87,123 @@ def _collection_row(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _stages(manifests: Sequence[Manifest]) -> Sheet:
-    rows = [
-        (manifest.collection, *row)
-        for manifest in manifests
-        for row in _stage_rows(manifest)
-    ]
     return Sheet(
         title="Stages",
         columns=_STAGE_COLUMNS,
-        rows=tuple(rows),
-        numbers=_STAGE_NUMBERS,
+        rows=tuple(
+            (
+                manifest.collection,
+                line.stage,
+                line.model,
+                count(line.items) if line.items else "-",
+                _time(line.seconds),
+                rate(line.items, line.seconds) if line.items else "-",
+            )
+            for manifest in manifests
+            for line in _lines(manifest)
+        ),
+        numbers=_STAGE_COLUMNS[3:],
     )
 
 
-def _stage_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
-    for dense in manifest.dense_run or ():
-        yield _dense_row(dense)
+def _details(manifests: Sequence[Manifest]) -> Sheet:
+    return Sheet(
+        title="Details",
+        columns=("stage", "figures and remarks"),
+        rows=tuple(
+            (
+                f"{manifest.collection} {line.stage} {line.model}",
+                "; ".join(line.details),
+            )
+            for manifest in manifests
+            for line in _lines(manifest)
+            if line.details
+        ),
+    )
+
+
+def _lines(manifest: Manifest) -> Iterator[_StageLine]:
+    yield from map(_dense, manifest.dense_run or ())
     for sparse in manifest.sparse_run or ():
-        remarks = [f"coverage {sparse.coverage:.1%}"]
-        if sparse.fallback_used:
-            remarks.append(f"fallback: {sparse.fallback_reason}")
-        seconds = sparse.latency_ms / 1000
-        yield _row(
-            "sparse",
-            sparse.sparse_model,
-            items=manifest.chunk_count,
-            seconds=seconds,
-            remarks="; ".join(remarks),
-        )
+        yield _sparse(sparse, manifest.chunk_count)
     if manifest.fusion_run is not None:
-        yield _fusion_row(manifest.fusion_run)
-    yield from _rerank_rows(manifest)
+        yield _fusion(manifest.fusion_run)
+    if manifest.rerank_run is not None:
+        yield _rerank(manifest.rerank_run)
     export = manifest.performance_baseline.get("export")
     if export is not None:
-        yield _row("export", "-", items=export.items, seconds=export.seconds)
+        yield _StageLine(stage="export", items=export.items, seconds=export.seconds)
 
 
-def _dense_row(run: DenseRun) -> tuple[str, ...]:
-    return _row(
-        "dense",
-        run.model,
+def _dense(run: DenseRun) -> _StageLine:
+    details = [
+        f"{run.device}, {run.dtype}",
+        f"batches of {_span(run.batch_sizes)}",
+        f"{count(run.tokens)} tokens, padding {run.padding_ratio:.2f}x",
+    ]
+    if run.peak_bytes is not None:
+        details.append(f"peak {gib(run.peak_bytes)}")
+    return _StageLine(
+        stage="dense",
+        model=run.model,
         items=run.chunks,
         seconds=run.seconds,
-        batches=_span(run.batch_sizes),
-        peak=gib(run.peak_bytes) if run.peak_bytes is not None else "-",
-        remarks=f"{run.device}, {run.dtype}, padding {run.padding_ratio:.2f}x",
+        details=tuple(details),
     )
 
 
-def _fusion_row(run: FusionRun) -> tuple[str, ...]:
-    return _row(
-        "fusion",
-        run.method,
+def _sparse(run: SparseInferenceRun, chunks: int) -> _StageLine:
+    return _StageLine(
+        stage="sparse",
+        model=run.sparse_model,
+        items=chunks,
+        seconds=run.latency_ms / 1000,
+        details=(
+            f"coverage {run.coverage:.1%}",
+            *_fallback(run.fallback_used, run.fallback_reason),
+        ),
+    )
+
+
+def _fusion(run: FusionRun) -> _StageLine:
+    return _StageLine(
+        stage="fusion",
+        model=run.method,
         items=run.queries,
         seconds=run.seconds,
-        latency=_latency(run.latency_ms_p50, run.latency_ms_p95),
-        remarks=" + ".join(run.legs),
+        details=(
+            " + ".join(run.legs),
+            *_latency(run.latency_ms_p50, run.latency_ms_p95),
+        ),
     )
 
 
-def _rerank_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
-    run = manifest.rerank_run
-    if run is None:
-        return
-    if not isinstance(run, RerankRan):
+def _rerank(run: RerankNotRun | RerankRan) -> _StageLine:
+    if isinstance(run, RerankNotRun):
         reason = run.reason.rstrip(".")
-        yield _row("rerank", "-", remarks=f"not run: {reason}. {run.cure}")
-        return
-    remarks = [f"{run.candidates} candidates, top {run.top_k}"]
-    if run.fallback_used:
-        remarks.append(f"fallback: {run.fallback_reason}")
-    yield _row(
-        "rerank",
-        run.model,
+        return _StageLine(stage="rerank", details=(f"not run: {reason}. {run.cure}",))
+    return _StageLine(
+        stage="rerank",
+        model=run.model,
         items=run.queries,
         seconds=run.seconds,
-        latency=_latency(run.latency_ms_p50, run.latency_ms_p95),
-        batches=_span([header.batch_size for header in run.runs]),
-        remarks="; ".join(remarks),
+        details=(
+            f"{run.candidates} candidates, top {run.top_k}",
+            f"batches of {_span([header.batch_size for header in run.runs])}",
+            *_latency(run.latency_ms_p50, run.latency_ms_p95),
+            *_fallback(run.fallback_used, run.fallback_reason),
+        ),
     )
 
 
-def _row(
-    stage: str,
-    model: str,
-    *,
-    items: int = 0,
-    seconds: float = 0.0,
-    latency: str = "-",
-    batches: str = "-",
-    peak: str = "-",
-    remarks: str = "",
-) -> tuple[str, ...]:
-    return (
-        stage,
-        model,
-        count(items) if items else "-",
-        _time(seconds),
-        rate(items, seconds),
-        latency,
-        batches,
-        peak,
-        remarks,
-    )
+def _fallback(used: bool, reason: str | None) -> tuple[str, ...]:
+    return (f"fallback: {reason}",) if used else ()
+
+
+def _latency(p50: float | None, p95: float | None) -> tuple[str, ...]:
+    if p50 is None or p95 is None:
+        return ()
+    return (f"latency p50 {p50:.1f} ms, p95 {p95:.1f} ms",)
 
 
 def _time(seconds: float) -> str:
@@ -232,12 +252,6 @@ def _measured(manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:
         yield from manifest.fusion_run.quality.items()
     if isinstance(manifest.rerank_run, RerankRan):
         yield from manifest.rerank_run.quality.items()
-
-
-def _latency(p50: float | None, p95: float | None) -> str:
-    if p50 is None or p95 is None:
-        return "-"
-    return f"{p50:.1f} / {p95:.1f} ms"
 
 
 def _span(sizes: Sequence[int]) -> str:

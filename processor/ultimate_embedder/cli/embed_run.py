@@ -20,7 +20,7 @@ from .errors_out import EXIT_STOPPED, say
 from .header import header_sheet
 from .listeners import listening
 from .output import Format, show_sheet
-from .plan_sheet import plan_document, plan_sheet
+from .plan_sheet import plan_document, plan_sheets
 from .versions import installed_versions, version_warnings
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def _quiet(reporting: ReportingConfig) -> ReportingConfig:
 
 
 def _tell_plan(plan: RunPlan, style: Format) -> int:
-    show_sheet(plan_sheet(plan), style=style)
+    for sheet in plan_sheets(plan):
+        show_sheet(sheet, style=style)
     if style == "json":
         _print_json(plan_document(plan))
     return 0

@@ -79,7 +79,8 @@ def _drawn(sheet: Sheet) -> Table:
     table = Table(
         title=Text(sheet.title),
         title_justify="left",
-        box=box.SIMPLE,
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
         show_header=any(sheet.columns),
     )
     for position, name in enumerate(sheet.columns):

@@ -12,33 +12,44 @@ from .output import Sheet, count
 if TYPE_CHECKING:
     from ..run_plan import CollectionPlan, ModelPlan, RunPlan
 
-_COLUMNS = (
+_COLLECTIONS = ("collection", "chunks", "set aside")
+_PASSES = (
     "collection",
     "model",
-    "chunks",
-    "set aside",
     "tokens",
-    "padded tokens",
-    "cut at the window",
+    "padded",
+    "cut",
     "batches",
     "memory",
     "time",
 )
 
 
-def plan_sheet(plan: RunPlan) -> Sheet:
-    """Return a row for each model of each collection; memory and time are estimates."""
-    rows = [
-        _row(collection, model)
-        for collection in plan.collections
-        for model in collection.models
-    ]
-    return Sheet(
+def plan_sheets(plan: RunPlan) -> tuple[Sheet, Sheet]:
+    """Return what there is, and each model's pass over it.
+
+    Memory and time are estimates; `cut` counts chunks longer than the model's window.
+    """
+    collections = Sheet(
         title=f"Plan; nothing was computed. Expected time: {_total(plan)}",
-        columns=_COLUMNS,
-        rows=tuple(rows),
-        numbers=_COLUMNS[2:],
+        columns=_COLLECTIONS,
+        rows=tuple(
+            (one.name, count(one.chunks), count(one.quarantined))
+            for one in plan.collections
+        ),
+        numbers=_COLLECTIONS[1:],
     )
+    passes = Sheet(
+        title="Passes",
+        columns=_PASSES,
+        rows=tuple(
+            _row(collection, model)
+            for collection in plan.collections
+            for model in collection.models
+        ),
+        numbers=_PASSES[2:],
+    )
+    return collections, passes
 
 
 def plan_document(plan: RunPlan) -> dict[str, Any]:
@@ -60,8 +71,6 @@ def _row(collection: CollectionPlan, model: ModelPlan) -> tuple[str, ...]:
     return (
         collection.name,
         model.model,
-        count(collection.chunks),
-        count(collection.quarantined),
         count(model.tokens),
         count(model.padded_tokens),
         count(model.truncated_chunks),
