@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from processor.ultimate_embedder.chunking import discovery, workers
+from processor.ultimate_embedder.chunking import discovery, one_file, workers
 from processor.ultimate_embedder.chunking import folder as folder_module
 from processor.ultimate_embedder.chunking.discovery import output_paths
 from processor.ultimate_embedder.chunking.document import ChunkSettings
@@ -387,3 +387,12 @@ def test_a_file_over_the_size_bound_is_set_aside_unread(job) -> None:
     chunk_folder(job, heard.append)
     reasons = [e.reason for e in heard if isinstance(e, ev.ItemQuarantined)]
     assert reasons == ["too_large"]
+
+
+def test_a_chunk_file_too_large_for_the_loader_is_not_written(job, monkeypatch) -> None:
+    monkeypatch.setattr(one_file, "MAX_CHUNK_FILE_BYTES", 100)
+    heard: list[ev.Event] = []
+    assert all(one.failed for one in chunk_folder(job, heard.append))
+    reasons = {e.reason for e in heard if isinstance(e, ev.ItemQuarantined)}
+    assert reasons == {"too_large"}
+    assert written(job) == {}

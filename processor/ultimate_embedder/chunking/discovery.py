@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from ..chunks import CHUNK_FILE_SUFFIX
 from ..errors import UsageError
 from .formats import format_of
 
-CHUNK_FILE_SUFFIX = "_chunks.json"
 MAX_NAME_BYTES = 255
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})

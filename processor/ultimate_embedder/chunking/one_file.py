@@ -7,13 +7,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..chunks import MAX_CHUNK_FILE_BYTES
 from ..encoders.tokenizer import HubTokenizer
 from .discovery import Document
-from .document import CHUNKER_VERSION, ChunkSettings, chunk_document
+from .document import CHUNKER_VERSION, ChunkedDocument, ChunkSettings, chunk_document
 from .sources import MAX_SOURCE_BYTES, Unreadable
 from .state import Entry
 from .tokens import TokenCounter
-from .writer import write_chunks
+from .writer import chunk_file, write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +82,16 @@ class FileChunker:
             made = chunk_document(
                 document.path, data, self._job.settings, self._counter
             )
+            content = _content(made)
         except Unreadable as error:
             return Outcome(source, reason=error.reason, detail=error.detail)
+        if made.records:
+            write_whole(root / output, content)
         entry = Entry(
             digest=digest,
             settings=self._settings,
             output=output if made.records else None,
-            output_bytes=write_chunks(root / output, made.records)
-            if made.records
-            else 0,
+            output_bytes=len(content),
             chunks=len(made.records),
             tokens=made.tokens,
             warnings=made.warnings,
@@ -107,3 +109,10 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Unreadable("unreadable", str(error.strerror)) from error
+
+
+def _content(made: ChunkedDocument) -> bytes:
+    content = chunk_file(made.records) if made.records else b""
+    if len(content) > MAX_CHUNK_FILE_BYTES:
+        raise Unreadable("too_large", "its chunk file could not be read back; split it")
+    return content

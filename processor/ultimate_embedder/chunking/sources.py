@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from .structure import Structure
 
 MAX_SOURCE_BYTES = 64 * 2**20
-"""Larger files are refused: their chunk files would be too large to be read back."""
+"""Larger files are refused: splitting takes memory of some thirty times their size."""
 
 _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),

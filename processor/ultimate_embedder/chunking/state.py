@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..chunks import CHUNK_FILE_SUFFIX
 from ..telemetry.events import Emit, Warned
-from .discovery import CHUNK_FILE_SUFFIX
 from .writer import write_whole
 
 STATE_FILE = ".chunker_state.json"

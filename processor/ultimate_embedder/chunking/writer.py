@@ -13,15 +13,9 @@ from ..errors import OutputError
 from .document import Record
 
 
-def write_chunks(path: Path, records: Sequence[Record]) -> int:
-    """Write a chunk file; return its size in bytes. Same records, same bytes.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    content = orjson.dumps(records, option=orjson.OPT_INDENT_2) + b"\n"
-    write_whole(path, content)
-    return len(content)
+def chunk_file(records: Sequence[Record]) -> bytes:
+    """Return the content of a chunk file, a record a line: same records, same bytes."""
+    return b"[\n" + b",\n".join(map(orjson.dumps, records)) + b"\n]\n"
 
 
 def write_whole(path: Path, content: bytes) -> None:
