@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from bundle_parts import (
 from processor.ultimate_embedder.errors import BundleError, OutputError, UsageError
 from processor.ultimate_embedder.export.layout import MANIFEST, SUMS
 from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.export.output_errors import output_error
 from processor.ultimate_embedder.export.publish import (
     exchange_folders,
     previous_path,
@@ -271,6 +274,25 @@ def test_the_export_is_told_once_with_its_own_seconds(tmp_path: Path) -> None:
         23,
     )
     assert finished.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (errno.ENOSPC, "Free space"),
+        (errno.EDQUOT, "Free space"),
+        (errno.EACCES, "choose another --output-dir"),
+        (errno.EROFS, "choose another --output-dir"),
+        (errno.ENAMETOOLONG, "run the same command again"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_path_and_cure(
+    code: int, told: str
+) -> None:
+    error = output_error(OSError(code, os.strerror(code)), Path("out/docs"))
+    assert error.exit_code == 3
+    assert "out/docs" in error.message
+    assert told in str(error)
 
 
 KILLED_EVERYWHERE = """

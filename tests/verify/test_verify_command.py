@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,20 @@ def test_json_is_one_document_on_standard_output(
     document = json.loads(capfdbinary.readouterr().out)
     assert document["whole"] is False
     assert document["findings"][0]["file"] == "stray"
+
+
+def test_names_that_are_no_unicode_are_shown(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    bundle = export_bundle(tmp_path)
+    (bundle / os.fsdecode(b"bad\xff")).touch()
+    assert run_function(verify, [str(bundle), "--json"]) == 1
+    document = json.loads(capfdbinary.readouterr().out)
+    assert document["findings"][0]["file"] == "bad\\udcff"
+    assert run_function(verify, [str(bundle)]) == 1
+    assert (
+        "damaged: bad\N{REPLACEMENT CHARACTER}" in capfdbinary.readouterr().out.decode()
+    )
 
 
 def test_a_model_that_repeats_its_vectors_passes_the_deep_check(tmp_path: Path) -> None:

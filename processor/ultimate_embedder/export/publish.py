@@ -74,7 +74,7 @@ def publish_folder(staging: Path, target: Path, exchange: Exchange) -> None:
             staging.rename(target)
         elif exchange(staging, target):
             fsync_folder(target.parent)
-            shutil.rmtree(staging)
+            _remove_old(staging)
         else:
             _two_renames(staging, target)
         fsync_folder(target.parent)
@@ -89,7 +89,15 @@ def _two_renames(staging: Path, target: Path) -> None:
         previous.rename(target)
         raise
     fsync_folder(target.parent)
-    shutil.rmtree(previous)
+    _remove_old(previous)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove the bundle replaced; what resists is left to `recover`.
+
+    The new bundle is in its place, so a failure here is not one of the export.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def recover(target: Path) -> None:
@@ -177,7 +185,10 @@ def _staging_folders(target: Path) -> list[Path]:
 
 
 def _is_stale(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # its own process has just removed it
+        return False
     try:
         return _try_lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..export.manifest import without_surrogates
+
 FINDINGS_PER_FILE = 20
 
 
@@ -37,8 +39,9 @@ class VerificationReport:
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-ready data."""
-        return {"whole": self.whole, **asdict(self)}
+        """Return the report as JSON-ready data: file names may be no valid Unicode."""
+        document: dict[str, Any] = without_surrogates(asdict(self))
+        return {"whole": self.whole, **document}
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ def _parse(content: bytes) -> dict[str, Any]:
 def _faults(record: dict[str, Any], seen: SeenIds) -> list[str]:
     candidates = record["candidate_ids"]
     unknown = [candidate for candidate in candidates if candidate not in seen]
-    faults = [f"candidate {candidate!r} is unknown" for candidate in unknown[:3]]
+    faults = [f"candidate {candidate[:100]!r} is unknown" for candidate in unknown[:3]]
     if len(set(candidates)) != len(candidates):
         faults.append("a candidate stands twice")
     for key in _SCORE_LISTS:
