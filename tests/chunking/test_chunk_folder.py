@@ -101,9 +101,13 @@ def test_a_chunk_is_a_span_of_its_source_with_the_metadata_filters_use(job) -> N
     }
     assert {key: metadata[key] for key in expected} == expected
     assert metadata["content_flags"]["has_code_block"] is False
+    tool = "class Tool:\n    def use(self): ...\n\n    after = 1\n"
+    (job.input_dir / "docs" / "inner" / "tool.py").write_text(tool)
+    chunk_folder(job)
     (code,) = json.loads(written(job)["docs/inner/tool_chunks.json"])
     assert code["metadata"]["language"] == "python"
-    assert code["metadata"]["symbol"] == "tool"
+    assert code["metadata"]["symbol"] == "Tool"
+    assert code["metadata"]["headings"] == ["Tool", "use"]
 
 
 def test_the_loader_reads_what_the_chunker_writes(job) -> None:

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -146,8 +147,13 @@ class _Describer:
         first = bisect_right(self._section_starts, span.start)
         last = bisect_right(self._section_starts, span.end - 1)
         path = self._sections[first - 1][1] if first else ()
-        begun = (path for _, path in self._sections[max(0, first - 1) : last])
-        return path, list(dict.fromkeys(path[-1] for path in begun if path))
+        seen = [path for _, path in self._sections[max(0, first - 1) : last]]
+        begun = [
+            now
+            for before, now in pairwise([(), *seen])
+            if now != before[: len(now)]  # else a symbol has ended: no new one begins
+        ]
+        return path, list(dict.fromkeys(path[-1] for path in begun))
 
     def _shares(self, text: str, span: Span) -> Counter[str]:
         """Count the characters of each content type, blanks left out."""

@@ -15,8 +15,10 @@ one that does not fit is cut into parts of similar size rather than into a full 
 a rest. The search looks back one limit from each candidate, and candidates are thinned
 to `RESOLUTION` per limit: linear time.
 
-A chunk is then counted alone; one that turns out over the limit (a word cut in two can
-give more tokens than before) is halved until it fits.
+A chunk is then counted alone, unless the pass has counted it already: with a tokenizer
+whose words are independent, that is every chunk between two blanks. One that turns out
+over the limit (a word cut in two can give more tokens than before) is halved until it
+fits.
 """
 
 from __future__ import annotations
