@@ -16,7 +16,8 @@ from processor.ultimate_embedder.export.checksums import format_sums
 from processor.ultimate_embedder.export.faiss_index import write_index
 from processor.ultimate_embedder.export.layout import MANIFEST, SUMS
 from processor.ultimate_embedder.export.manifest import Manifest
-from processor.ultimate_embedder.export.manifest_sections import Artifact
+from processor.ultimate_embedder.export.manifest_sections import Artifact, RerankRan
+from processor.ultimate_embedder.records import CrossEncoderRerankRun
 from processor.ultimate_embedder.verify import Finding, verify_bundle
 
 IDS, POINTS, SPARSE = "docs_ids.jsonl", "docs_qdrant.jsonl", "docs_sparse.jsonl"
@@ -211,6 +212,31 @@ def test_a_reranked_query_that_contradicts_the_rest_is_found(
     assert finding.file == RERANK
     assert finding.place.startswith("line 2, byte")
     assert problem in finding.problem
+
+
+def test_reranked_queries_that_differ_from_their_headers_are_found(
+    bundle: Path,
+) -> None:
+    ids = orjson.loads((bundle / RERANK).read_bytes().splitlines()[0])["candidate_ids"]
+
+    def header(candidates: list[str]) -> CrossEncoderRerankRun:
+        return CrossEncoderRerankRun(
+            run_id="r",
+            latency_ms=1,
+            query="q",
+            candidate_ids=candidates,
+            scores=[1.0] * len(candidates),
+            batch_size=3,
+        )
+
+    ran = RerankRan(model="m", queries=2, candidates=3, top_k=3)
+    right = ran.model_copy(update={"runs": (header(ids), header(ids))})
+    assert findings_after(bundle, rerank_run=right) == ()
+    wrong = ran.model_copy(update={"runs": (header(ids), header(ids[::-1]))})
+    (finding,) = findings_after(bundle, rerank_run=wrong)
+    assert (finding.file, finding.place[:6]) == (RERANK, "line 2")
+    short = ran.model_copy(update={"runs": (header(ids),)})
+    assert len(findings_after(bundle, rerank_run=short)) == 1
 
 
 def test_a_missing_line_is_found_in_each_file(bundle: Path) -> None:

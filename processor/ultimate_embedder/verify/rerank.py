@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from ..export.manifest_sections import RerankRan
+from ..records import CrossEncoderRerankRun
 from .opened import OpenBundle
 from .report import Findings
 from .rows import SeenIds, parsed_lines
@@ -21,6 +23,8 @@ def check_rerank(bundle: OpenBundle, seen: SeenIds, findings: Findings) -> None:
     path = bundle.file(name)
     if path is None:
         return
+    rerank = bundle.manifest.rerank_run
+    headers = rerank.runs if isinstance(rerank, RerankRan) else ()
     queries = 0
     for line, record in parsed_lines(path, name, _parse, findings):
         queries += 1
@@ -29,10 +33,17 @@ def check_rerank(bundle: OpenBundle, seen: SeenIds, findings: Findings) -> None:
         place = f"line {line.number}, byte {line.offset}"
         for problem in _faults(record, seen):
             findings.add(name, place, problem)
-    rerank = bundle.manifest.rerank_run
+        if headers and not _has_header(record, headers[queries - 1 : queries]):
+            findings.add(name, place, "differs from its header in the manifest")
     if isinstance(rerank, RerankRan) and queries != rerank.queries:
         findings.add(name, f"line {queries}", f"ends there, not at {rerank.queries}")
     findings.checks.append(f"{queries} reranked queries")
+
+
+def _has_header(
+    record: dict[str, Any], header: Sequence[CrossEncoderRerankRun]
+) -> bool:
+    return bool(header) and header[0].candidate_ids == record["candidate_ids"]
 
 
 def _parse(content: bytes) -> dict[str, Any]:
