@@ -23,12 +23,42 @@ setup: $(STAMP) ## install everything into .venv (a torch already there is kept)
 $(STAMP): pyproject.toml poetry.lock scripts/lock_constraints.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet 'pip>=25.1'  # the first that knows dependency groups
-	$(BIN)/python -c 'import torch' 2>/dev/null \
+	$(BIN)/python -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null \
 	  || $(BIN)/pip install --quiet "$$($(PYTHON) scripts/lock_constraints.py | grep '^torch==')"
 	$(PYTHON) scripts/lock_constraints.py --without-torch > $(VENV)/constraints.txt
-	$(BIN)/python -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' \
+	$(BIN)/python -c 'import importlib.metadata as m; \
+	  print("torch==" + m.version("torch").split("+")[0])' \
 	  >> $(VENV)/constraints.txt
 	$(BIN)/pip install --quiet --constraint $(VENV)/constraints.txt \
 	  --editable ".[$(EXTRAS)]" --group dev
 	touch $@
 
+demo: setup ## a searchable collection from the packages in .venv, then three searches
+	$(BIN)/python scripts/demo.py --work-dir demo
+
+demo-full: setup ## the same from everything in those packages (much longer)
+	$(BIN)/python scripts/demo.py --work-dir demo --full
+
+test: setup ## all tests but the slow ones
+	$(BIN)/python -m pytest -m 'not slow' -n 2
+
+test-all: setup ## all tests
+	$(BIN)/python -m pytest -n 2
+
+check: lint types spec ## lint, types and specification
+
+lint: setup ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy, strict on the package
+	$(BIN)/mypy
+
+spec: ## validate openspec/
+	npx --yes $(OPENSPEC) validate --all --strict
+
+bench: setup ## compare with the field's libraries, in one run
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean: ## remove .venv and what make demo wrote
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

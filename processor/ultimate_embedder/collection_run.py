@@ -258,7 +258,12 @@ class CollectionRun:
         )
         block = next((b for b in dense if b.model.name == model.dense_key), None)
         if block is None or block.attention is None:
-            return generator.generate(collection.store, None, None)
+            return generator.generate(
+                collection.store,
+                None,
+                None,
+                attention_unavailable=f"the pass of {model.dense_key} did not run",
+            )
         return generator.generate(
             collection.store,
             block.attention,

@@ -201,6 +201,7 @@ def _rerank_run(
         fallback_reason=found.fallback_reason,
         runs=found.headers,
         statistics={
+            "hf_model_id": config.rerank.hf_model_id if config.rerank else None,
             "not_reranked": found.not_reranked,
             "query_source": "queries" if outcome.asked else "probes",
         },

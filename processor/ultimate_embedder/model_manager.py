@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from .config import ModelConfig
 from .encoders.protocols import AttentionEncoder, Tokenizer
@@ -13,9 +13,6 @@ from .encoders.sources import ModelLocation, locate_model
 from .encoders.tokenizer import HubTokenizer
 from .errors import UsageError
 from .hardware import this_machine
-
-if TYPE_CHECKING:
-    from .encoders.dense_torch import TorchDenseEncoder
 
 _BACKENDS = ("pytorch",)
 
@@ -86,7 +83,7 @@ class ModelManager:
     @contextmanager
     def resident(
         self, config: ModelConfig, *, device: str = "cpu", dtype: str | None = None
-    ) -> Iterator[TorchDenseEncoder]:
+    ) -> Iterator[AttentionEncoder]:
         """Keep the model on `device` for the length of the block.
 
         On the CPU torch computes with one thread meanwhile, see `one_thread`.

@@ -175,7 +175,7 @@ class SparseIndex:
         places, weights = places[found], query.values[found].astype(np.float64)
         if self._idf:
             frequencies = offsets[places + 1] - offsets[places]
-            weights = weights * idf(self._postings.documents, frequencies)
+            weights = weights * idf(self._postings.population, frequencies)
         return places, weights
 
 

@@ -108,6 +108,11 @@ class WorkerPool:
         for worker in self._workers:
             self._selector.register(worker.output, selectors.EVENT_READ, worker)
 
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """The workers' processes, in the order of their jobs."""
+        return tuple(worker.process.pid for worker in self._workers)
+
     def __enter__(self) -> WorkerPool:
         return self
 

@@ -1,0 +1,221 @@
+"""Chunk files in: which are found, what is accepted, what is set aside and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.ultimate_embedder.chunk_store import ChunkStore
+from processor.ultimate_embedder.chunks import find_collections
+from processor.ultimate_embedder.errors import InputError, UsageError
+from processor.ultimate_embedder.records import point_id
+from processor.ultimate_embedder.telemetry.events import ItemQuarantined
+from processor.ultimate_embedder.testing import RecordingListener
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def build(root: Path, name: str = "c") -> tuple[ChunkStore, RecordingListener]:
+    heard = RecordingListener()
+    (folder,) = [f for f in find_collections(root) if f.name == name]
+    return ChunkStore.build(folder, root / ".work", heard), heard
+
+
+def reasons(store: ChunkStore) -> list[tuple[str, int | None, str]]:
+    return [(q.file, q.index, q.reason) for q in store.conservation.quarantined]
+
+
+def test_collections_are_first_level_folders_with_chunk_files_at_any_depth(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "b" / "deep" / "er" / "x_chunks.json", [{"text": "t"}])
+    write(tmp_path / "a" / "chunks_1.json", [{"text": "t"}])
+    write(tmp_path / "no" / "manifest.json", {"text": "not a chunk file"})
+    write(tmp_path / "loose_chunks.json", [{"text": "in no collection"}])
+    assert [folder.name for folder in find_collections(tmp_path)] == ["a", "b"]
+
+
+def test_a_missing_folder_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"does not exist: .*nowhere"):
+        find_collections(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"text": "one"}, {"text": "two"}],
+        {"chunks": [{"text": "one"}, {"text": "two"}]},
+        {"data": [{"text": "one"}, {"text": "two"}]},
+        {"records": [{"text": "one"}, {"text": "two"}]},
+        {"items": [{"text": "one"}, {"text": "two"}]},
+    ],
+    ids=["list", "chunks", "data", "records", "items"],
+)
+def test_accepted_shapes_give_the_same_chunks(tmp_path: Path, content: Any) -> None:
+    write(tmp_path / "c" / "f_chunks.json", content)
+    store, _ = build(tmp_path)
+    assert [chunk.text for chunk in store] == ["one", "two"]
+
+
+def test_a_single_object_is_one_chunk(tmp_path: Path) -> None:
+    write(tmp_path / "c" / "f_chunks.json", {"text": "alone"})
+    store, _ = build(tmp_path)
+    assert store.text(0) == "alone"
+
+
+def test_ids_follow_collection_subdir_filename_and_position(tmp_path: Path) -> None:
+    inner = tmp_path / "c" / "docs" / "guide" / "x_chunks.json"
+    write(
+        inner,
+        [
+            {"text": "named", "metadata": {"filename": "page.md", "chunk_index": 7}},
+            {"text": ""},
+            {"text": "unnamed"},
+        ],
+    )
+    write(tmp_path / "c" / "top_chunks.json", [{"text": "at the root"}])
+    store, _ = build(tmp_path)
+    assert [chunk.chunk_id for chunk in store] == [
+        "c:_root:top:chunk:0",
+        "c:docs:guide/page.md:chunk:0",
+        "c:docs:guide/x:chunk:2",
+    ]
+
+
+def test_a_point_id_is_fixed_for_good() -> None:
+    assert point_id("c:docs:a.md:chunk:0") == "986b02a8-a02d-5199-8176-c5b99f68347b"
+
+
+def test_every_metadata_field_is_carried_and_ours_are_set(tmp_path: Path) -> None:
+    given = {"filename": "p.md", "tags": ["x", 1.5, None], "collection": "other"}
+    write(tmp_path / "c" / "d" / "p_chunks.json", [{"text": "t", "metadata": given}])
+    store, _ = build(tmp_path)
+    assert store.chunk(0).metadata == {
+        "filename": "p.md",
+        "tags": ["x", 1.5, None],
+        "collection": "c",
+        "source_subdir": "d",
+        "source": "d/p.md",
+        "original": {"collection": "other"},
+    }
+
+
+def test_text_keeps_newlines_and_indentation(tmp_path: Path) -> None:
+    text = "\n  def f():\r\n\treturn 'ä€😀'\n\n"
+    write(tmp_path / "c" / "f_chunks.json", [{"text": text}])
+    assert build(tmp_path)[0].text(0) == text
+
+
+def test_rows_are_in_bytewise_order_of_subdir_filename_then_index(
+    tmp_path: Path,
+) -> None:
+    for subdir, name in [("b", "z"), ("B", "a"), ("a", "ä"), ("a", "z"), ("a", "a10")]:
+        entries = [{"text": f"{i}"} for i in range(11)]
+        write(tmp_path / "c" / subdir / f"{name}_chunks.json", entries)
+    store, _ = build(tmp_path)
+    keys = [
+        (c.source_subdir.encode(), c.filename.encode(), c.index)
+        for c in (store.chunk(row) for row in range(len(store)))
+    ]
+    assert keys == sorted(keys)
+    assert len(keys) == 55
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"metadata": {}}, "no_text"),
+        ({"text": None}, "no_text"),
+        ({"text": 5}, "wrong_type"),
+        ({"text": " \n\t"}, "blank_text"),
+        ("text", "wrong_type"),
+        ({"text": "t", "metadata": []}, "wrong_type"),
+        ({"text": "half \ud800 a pair"}, "lone_surrogate"),
+        ({"text": "t", "metadata": {"score": float("nan")}}, "metadata_not_json"),
+        ({"text": "t", "metadata": {"score": float("inf")}}, "metadata_not_json"),
+        ({"text": "t", "metadata": {"n": 2**70}}, "metadata_not_json"),
+        ({"text": "t", "metadata": {"k": "\udfff"}}, "metadata_not_json"),
+    ],
+)
+def test_an_unusable_entry_is_set_aside_and_the_rest_goes_on(
+    tmp_path: Path, entry: Any, reason: str
+) -> None:
+    write(tmp_path / "c" / "f_chunks.json", [{"text": "good"}, entry, {"text": "too"}])
+    store, heard = build(tmp_path)
+    assert [chunk.text for chunk in store] == ["good", "too"]
+    assert reasons(store) == [("f_chunks.json", 1, reason)]
+    assert store.conservation.chunks_read == 3
+    assert store.conservation.adds_up
+    assert len(heard.of(ItemQuarantined)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'[{"text": "cut', "not_json"),
+        (b"", "empty_file"),
+        (b" \n", "empty_file"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "not_utf8"),
+        (b'[{"text": "\xff"}]', "not_utf8"),
+        (b'"just a string"', "wrong_type"),
+        (b"[" * 100_000, "not_json"),
+        (b'[{"text": "n", "metadata": {"n": ' + b"9" * 5000 + b"}}]", "not_json"),
+    ],
+    ids=["cut", "empty", "blank", "binary", "latin", "string", "deep", "huge number"],
+)
+def test_an_unusable_file_is_set_aside_among_good_ones(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    write(tmp_path / "c" / "bad_chunks.json", content)
+    write(tmp_path / "c" / "good_chunks.json", [{"text": "good"}])
+    store, _ = build(tmp_path)
+    assert [chunk.text for chunk in store] == ["good"]
+    assert reasons(store) == [("bad_chunks.json", None, reason)]
+    assert store.conservation.files_read == 2
+    assert store.conservation.adds_up
+
+
+def test_the_second_of_two_equal_ids_is_set_aside(tmp_path: Path) -> None:
+    named = {"filename": "same.md"}
+    write(tmp_path / "c" / "a_chunks.json", [{"text": "first", "metadata": named}])
+    write(tmp_path / "c" / "b_chunks.json", [{"text": "second", "metadata": named}])
+    store, _ = build(tmp_path)
+    assert [chunk.text for chunk in store] == ["first"]
+    assert reasons(store) == [("b_chunks.json", 0, "duplicate_id")]
+
+
+def test_a_collection_with_nothing_usable_fails_with_the_cure(tmp_path: Path) -> None:
+    write(tmp_path / "c" / "a_chunks.json", [{"text": ""}])
+    with pytest.raises(InputError, match="no usable chunk"):
+        build(tmp_path)
+
+
+def test_a_link_out_of_the_collection_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "secret.json", [{"text": "outside"}])
+    write(tmp_path / "c" / "a_chunks.json", [{"text": "inside"}])
+    (tmp_path / "c" / "b_chunks.json").symlink_to(tmp_path / "secret.json")
+    (tmp_path / "c" / "loop_chunks.json").symlink_to("loop_chunks.json")
+    (tmp_path / "c" / "around").symlink_to(tmp_path / "c", target_is_directory=True)
+    store, _ = build(tmp_path)
+    assert [chunk.text for chunk in store] == ["inside"]
+    assert ("b_chunks.json", None, "outside_folder") in reasons(store)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path: Path) -> None:
+    write(tmp_path / "c" / "a_chunks.json", b'\xef\xbb\xbf[{"text": "t"}]')
+    assert build(tmp_path)[0].text(0) == "t"
+
+
+def test_equal_texts_point_to_the_first_row(tmp_path: Path) -> None:
+    texts = ["a", "b", "a", "c", "b"]
+    write(tmp_path / "c" / "a_chunks.json", [{"text": text} for text in texts])
+    assert build(tmp_path)[0].first_rows_of_texts().tolist() == [0, 1, 0, 3, 1]

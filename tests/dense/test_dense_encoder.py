@@ -1,0 +1,138 @@
+"""Vectors agree with sentence-transformers and depend on their text alone."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+
+from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
+from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
+from processor.ultimate_embedder.errors import ModelMismatch
+from processor.ultimate_embedder.model_manager import ModelManager
+
+
+def test_vectors_agree_with_sentence_transformers(
+    encoder: AttentionEncoder,
+    tokenizer: HubTokenizer,
+    manager: ModelManager,
+    minilm: ModelConfig,
+    texts: list[str],
+) -> None:
+    peer = SentenceTransformer(str(manager.locate(minilm).path), device="cpu")
+    expected = peer.encode(texts, normalize_embeddings=True)
+    found = encoder.encode(tokenizer.encode(texts, "document").ids)
+    cosines = (found * expected).sum(axis=1)
+    assert cosines.min() >= 0.9995
+
+
+def test_vectors_are_of_unit_length(
+    encoder: AttentionEncoder, tokenizer: HubTokenizer, texts: list[str]
+) -> None:
+    found = encoder.encode(tokenizer.encode(texts[:9], "document").ids)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**32), group=st.integers(1, 17))
+def test_bytes_do_not_depend_on_neighbours_order_or_grouping(
+    encoder: AttentionEncoder,
+    tokenizer: HubTokenizer,
+    texts: list[str],
+    seed: int,
+    group: int,
+) -> None:
+    shuffled = texts[:48]
+    random.Random(seed).shuffle(shuffled)
+    some = shuffled[:24]
+    ids = tokenizer.encode(some, "document").ids
+    together = encoder.encode(ids)
+    regrouped = np.concatenate(
+        [encoder.encode(ids[i : i + group]) for i in range(0, len(ids), group)]
+    )
+    alone = np.concatenate([encoder.encode([row]) for row in ids[:4]])
+    assert together.tobytes() == regrouped.tobytes()
+    assert together[:4].tobytes() == alone.tobytes()
+
+
+def test_asking_for_attention_changes_no_byte(
+    encoder: AttentionEncoder, tokenizer: HubTokenizer, texts: list[str]
+) -> None:
+    ids = tokenizer.encode(texts[:30], "document").ids
+    vectors, attention = encoder.encode_with_attention(ids)
+    assert vectors.tobytes() == encoder.encode(ids).tobytes()
+    assert [len(row) for row in attention] == [len(row) for row in ids]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)]
+)
+def test_attention_is_that_of_an_eager_model(
+    manager: ModelManager,
+    minilm: ModelConfig,
+    tokenizer: HubTokenizer,
+    texts: list[str],
+    dtype: str,
+    tolerance: float,
+) -> None:
+    eager = AutoModel.from_pretrained(
+        manager.locate(minilm).path, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    ids = tokenizer.encode(texts[:20], "document").ids
+    with manager.resident(minilm, dtype=dtype) as loaded:
+        _, found = loaded.encode_with_attention(ids)
+    for row, attention in zip(ids, found, strict=True):
+        with torch.inference_mode():
+            inputs = torch.from_numpy(row.astype(np.int64))[None]
+            last = eager(input_ids=inputs, output_attentions=True).attentions[-1]
+        expected = last[0].mean(dim=0)[0].numpy()
+        np.testing.assert_allclose(attention, expected, atol=tolerance)
+        assert attention.sum() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_another_width_than_the_registrys_is_refused(
+    manager: ModelManager, minilm: ModelConfig
+) -> None:
+    wrong = ModelConfig(
+        name="wrong",
+        hf_model_id=str(manager.locate(minilm).path),
+        vector_dim=385,
+        max_tokens=256,
+    )
+    with pytest.raises(ModelMismatch, match=r"384-d vectors; the registry says 385"):
+        manager.resident(wrong).__enter__()
+
+
+def test_another_pooling_than_the_models_own_is_refused(
+    manager: ModelManager, minilm: ModelConfig
+) -> None:
+    wrong = ModelConfig(
+        name="wrong",
+        hf_model_id=str(manager.locate(minilm).path),
+        vector_dim=384,
+        max_tokens=256,
+        pooling="cls",
+    )
+    with pytest.raises(ModelMismatch, match="trained with mean pooling"):
+        manager.resident(wrong).__enter__()
+
+
+def test_what_is_cut_is_counted(tokenizer: HubTokenizer, tmp_path: Path) -> None:
+    found = tokenizer.encode(["word " * 1000, "short"], "document")
+    assert [len(row) for row in found.ids] == [256, 3]
+    assert found.full_lengths == (1002, 3)
+    separator = found.ids[1][-1]
+    assert found.ids[0][-1] == separator

@@ -1,0 +1,179 @@
+"""Worker processes: the same bytes for any number of them, and one may die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
+from processor.ultimate_embedder.errors import ModelError, RunStopped
+from processor.ultimate_embedder.ledger import Ledger
+from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.planning import plan_batches
+from processor.ultimate_embedder.stages.dense import DenseStage, DenseTask, OpenExecutor
+from processor.ultimate_embedder.telemetry.events import BatchFinished, Event
+from processor.ultimate_embedder.testing import HashingEncoder, RecordingListener
+from processor.ultimate_embedder.token_table import TokenTable
+from processor.ultimate_embedder.workers.batch_encoder import check_unit_vectors
+from processor.ultimate_embedder.workers.jobs import EncodeJob
+from processor.ultimate_embedder.workers.opening import in_process
+from processor.ultimate_embedder.workers.pool import BatchExecutor, WorkerPool
+
+
+class Texts:
+    """As much of a chunk store as tokenising needs."""
+
+    collection = "c"
+    text_digest = "texts"
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def text(self, row: int) -> str:
+        return self._texts[row]
+
+
+class Pass:
+    """One dense pass over the session's texts, in a folder of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        texts: list[str],
+        manager: ModelManager,
+        model: ModelConfig,
+        tokenizer: HubTokenizer,
+    ) -> None:
+        self.folder = folder
+        self.heard = RecordingListener()
+        self.tokens = TokenTable.build(Texts(texts), tokenizer, folder / "tokens")
+        self.rows = np.arange(len(texts))
+        self.plan = plan_batches(self.tokens.lengths, self.rows, max_rows=8)
+        self.task = DenseTask(
+            collection="c",
+            model=model,
+            location=manager.locate(model),
+            tokens_dir=folder / "tokens",
+            fingerprint="f",
+            dtype=manager.dtype("cpu"),
+            device="cpu",
+            outputs=("dense", "attention"),
+        )
+
+    def run(self, open_executor: OpenExecutor) -> tuple[bytes, bytes]:
+        with Ledger(self.folder / "ledger.sqlite") as ledger:
+            stage = DenseStage(self.folder, ledger, open_executor, self.heard)
+            block = stage.run(self.task, self.tokens, self.plan, self.rows)
+        assert block.vectors is not None
+        assert block.attention is not None
+        return block.vectors.tobytes(), block.attention.weights.tobytes()
+
+
+MakePass = Callable[[str], Pass]
+
+
+@pytest.fixture
+def make_pass(
+    texts: list[str],
+    manager: ModelManager,
+    minilm: ModelConfig,
+    tokenizer: HubTokenizer,
+    tmp_path: Path,
+) -> MakePass:
+    return lambda name: Pass(tmp_path / name, texts, manager, minilm, tokenizer)
+
+
+def pool_of(workers: int) -> OpenExecutor:
+    return lambda job, _: WorkerPool([job] * workers)
+
+
+def test_one_worker_and_two_give_the_same_bytes(make_pass: MakePass) -> None:
+    assert make_pass("one").run(pool_of(1)) == make_pass("two").run(pool_of(2))
+
+
+class KillingListener(RecordingListener):
+    """Kills one worker of the pool when so many batches are done."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+        self.pool: WorkerPool | None = None
+        self.killed = False
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        done = len(self.of(BatchFinished))
+        if self.pool and done == self.after and not self.killed:
+            os.kill(self.pool.process_ids[0], signal.SIGKILL)
+            self.killed = True
+
+    def open(self, workers: int) -> OpenExecutor:
+        @contextmanager
+        def open_pool(job: EncodeJob, _: int) -> Iterator[BatchExecutor]:
+            with WorkerPool([job] * workers) as self.pool:
+                yield self.pool
+            self.pool = None
+
+        return open_pool
+
+
+def test_killing_one_of_two_workers_changes_no_byte(make_pass: MakePass) -> None:
+    undisturbed = make_pass("undisturbed").run(pool_of(1))
+    disturbed = make_pass("disturbed")
+    disturbed.heard = killing = KillingListener(after=2)
+    assert disturbed.run(killing.open(2)) == undisturbed
+    assert killing.killed
+    assert len(killing.of(BatchFinished)) == len(disturbed.plan)
+
+
+def test_when_every_worker_dies_the_run_stops_and_resumes(make_pass: MakePass) -> None:
+    undisturbed = make_pass("undisturbed").run(pool_of(1))
+    disturbed = make_pass("resumed")
+    disturbed.heard = killing = KillingListener(after=2)
+    with pytest.raises(RunStopped, match="Every worker process died"):
+        disturbed.run(killing.open(1))
+    assert 2 <= len(killing.of(BatchFinished)) < len(disturbed.plan)
+    killing.pool = None
+    assert disturbed.run(pool_of(1)) == undisturbed
+    assert len(killing.of(BatchFinished)) == len(disturbed.plan)
+
+
+def test_equal_texts_are_computed_once_and_stored_for_each(
+    manager: ModelManager, minilm: ModelConfig, tokenizer: HubTokenizer, tmp_path: Path
+) -> None:
+    texts = ["alpha beta", "gamma", "alpha beta", "gamma", "delta"]
+    first = np.array([0, 1, 0, 1, 4])
+    passing = Pass(tmp_path, texts, manager, minilm, tokenizer)
+    rows = np.unique(first)
+    plan = plan_batches(passing.tokens.lengths[rows], rows)
+
+    @contextmanager
+    def encoder(job: EncodeJob) -> Iterator[HashingEncoder]:
+        yield HashingEncoder(job.model.vector_dim)
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        stage = DenseStage(tmp_path, ledger, in_process(encoder), passing.heard)
+        block = stage.run(passing.task, passing.tokens, plan, first)
+    assert block.computed_chunks == 3
+    assert block.vectors is not None
+    expected = HashingEncoder(384).encode(tokenizer.encode(texts, "document").ids)
+    np.testing.assert_array_equal(block.vectors, expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.5, 2.0])
+def test_a_vector_that_is_not_of_unit_length_is_refused(value: float) -> None:
+    vectors = np.eye(3, 4, dtype=np.float32)
+    check_unit_vectors(vectors, "m")
+    vectors[1, 1] = value
+    with pytest.raises(ModelError, match="1 vectors that are not of unit length"):
+        check_unit_vectors(vectors, "m")

@@ -1,0 +1,320 @@
+"""From chunk files to a published bundle: what holds over all stages together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import faiss
+import numpy as np
+import orjson
+import pytest
+from conftest import Run, config_for, write_collection
+from qdrant_client.models import PointStruct
+
+from processor.ultimate_embedder.batch_runner import BatchRunner
+from processor.ultimate_embedder.config import RerankingConfig
+from processor.ultimate_embedder.encoders.protocols import PairScorer
+from processor.ultimate_embedder.errors import (
+    ModelNotAvailable,
+    OutputError,
+    RunStopped,
+    UsageError,
+)
+from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.export.manifest_sections import (
+    RerankNotRun,
+    RerankRan,
+)
+from processor.ultimate_embedder.output_lock import only_run_in
+from processor.ultimate_embedder.records import point_id
+from processor.ultimate_embedder.telemetry.events import (
+    BatchFinished,
+    CollectionFinished,
+    StageSkipped,
+    Warned,
+)
+from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
+
+MANIFEST = "processing_summary.json"
+
+
+def files_of(bundle: Path) -> dict[str, str]:
+    return {
+        path.relative_to(bundle).as_posix(): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in sorted(bundle.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def lines(path: Path) -> list[dict]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_a_bundle_holds_the_files_of_the_contract_and_its_sums_hold(
+    run: Run, tmp_path: Path
+) -> None:
+    outcome, _ = run()
+    assert outcome.exit_code == 0
+    bundle = tmp_path / "out" / "docs"
+    names = set(files_of(bundle))
+    assert {
+        "docs_qdrant.jsonl",
+        "docs_all-miniLM-l6_embeddings.npy",
+        "docs_all-miniLM-l6_index.faiss",
+        "docs_ids.jsonl",
+        "docs_sparse.jsonl",
+        "docs_rerank.jsonl",
+        "SHA256SUMS",
+    } <= names
+    assert any(name.startswith("docs_qdrant-bm25_postings/") for name in names)
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=bundle, check=True)
+
+
+def test_ids_texts_and_vectors_agree_in_every_file(run: Run, tmp_path: Path) -> None:
+    run()
+    bundle = tmp_path / "out" / "docs"
+    ids = lines(bundle / "docs_ids.jsonl")
+    points = lines(bundle / "docs_qdrant.jsonl")
+    sparse = lines(bundle / "docs_sparse.jsonl")
+    vectors = np.load(bundle / "docs_all-miniLM-l6_embeddings.npy")
+    index = faiss.read_index(str(bundle / "docs_all-miniLM-l6_index.faiss"))
+    assert len(ids) == len(points) == len(sparse) == len(vectors) == index.ntotal == 72
+    for row, (known, point, weights) in enumerate(
+        zip(ids, points, sparse, strict=True)
+    ):
+        PointStruct(**point)
+        chunk_id = point["payload"]["chunk_id"]
+        text = point["payload"]["text"]
+        assert known == {
+            "row": row,
+            "point_id": point_id(chunk_id),
+            "chunk_id": chunk_id,
+            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }
+        assert point["id"] == known["point_id"]
+        assert weights["chunk_id"] == chunk_id
+        assert weights["qdrant-bm25"] == point["vector"]["qdrant-bm25"]
+        stored = np.array(point["vector"]["all-miniLM-l6"], dtype=np.float32)
+        np.testing.assert_array_equal(stored, vectors[row])
+    _, found = index.search(vectors[:10], 1)
+    best = (vectors[:10] @ vectors.T).argmax(axis=1)
+    np.testing.assert_array_equal(found[:, 0], best)
+
+
+def test_the_manifest_accounts_for_every_chunk_and_stage(run: Run) -> None:
+    outcome, heard = run()
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.schema_version == "v4.1"
+    assert manifest.conservation is not None
+    assert manifest.conservation.adds_up
+    assert manifest.chunk_count == 72
+    assert {name: sub.chunks for name, sub in manifest.source_subdirs.items()} == {
+        "subdir0": 24,
+        "subdir1": 24,
+        "subdir2": 24,
+    }
+    assert manifest.dense_run is not None
+    assert manifest.dense_run[0].chunks == 72
+    assert manifest.sparse_run is not None
+    assert [sparse.coverage for sparse in manifest.sparse_run] == [1.0, 1.0]
+    assert isinstance(manifest.rerank_run, RerankRan)
+    assert manifest.rerank_run.queries == 32
+    assert manifest.fusion_run is not None
+    assert manifest.fusion_run.queries == 72
+    assert set(manifest.fusion_run.quality) == {
+        "all-miniLM-l6",
+        "qdrant-bm25",
+        "qdrant-minilm-attention",
+        "fused",
+        "reranked",
+    }
+    computed = sum(e.items for e in heard.of(BatchFinished) if e.stage == "dense")
+    assert computed == 72
+
+
+def test_stages_switched_off_change_no_dense_byte_and_leave_no_file(
+    run: Run, tmp_path: Path
+) -> None:
+    run()
+    bundle = tmp_path / "out" / "docs"
+    before = files_of(bundle)
+    outcome, heard = run(enable_sparse=False, enable_rerank=False)
+    after = files_of(bundle)
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.sparse_run is None
+    assert manifest.rerank_run is None
+    assert not [name for name in after if "sparse" in name or "rerank" in name]
+    assert not [name for name in after if "postings" in name]
+    for name in after.keys() - {"SHA256SUMS", "docs_qdrant.jsonl"}:
+        assert after[name] == before[name], name
+    for point in lines(bundle / "docs_qdrant.jsonl"):
+        assert list(point["vector"]) == ["all-miniLM-l6"]
+    skipped = {(e.stage, e.reason) for e in heard.of(StageSkipped)}
+    assert skipped == {("sparse", "disabled"), ("rerank", "disabled")}
+    assert heard.of(BatchFinished)[0].stage != "dense"
+    run()
+    assert files_of(bundle) == before
+
+
+def test_the_same_input_gives_the_same_bytes_in_another_folder(
+    run: Run, tmp_path: Path
+) -> None:
+    run()
+    run(output_dir=tmp_path / "again")
+    assert files_of(tmp_path / "out" / "docs") == files_of(tmp_path / "again" / "docs")
+
+
+def test_a_second_run_computes_nothing_again(run: Run) -> None:
+    run()
+    _, heard = run()
+    assert not [e for e in heard.of(BatchFinished) if e.stage == "dense"]
+
+
+def test_fresh_computes_everything_again(run: Run) -> None:
+    run()
+    _, heard = run(resume=False)
+    assert [e for e in heard.of(BatchFinished) if e.stage == "dense"]
+
+
+def test_without_a_reranker_the_run_succeeds_and_says_why(
+    run: Run, tmp_path: Path
+) -> None:
+    def load(config: RerankingConfig) -> PairScorer:
+        raise ModelNotAvailable("The weights are not here.", cure="Fetch them.")
+
+    run()
+    heard = RecordingListener()
+    parts = replace(hashing_parts(), load_scorer=load)
+    outcome = BatchRunner(config_for(tmp_path), heard, "run-2", parts).run()
+    manifest = outcome.collections[0].manifest
+    assert outcome.exit_code == 0
+    assert manifest is not None
+    assert manifest.rerank_run == RerankNotRun(
+        reason="The weights are not here.", cure="Fetch them."
+    )
+    assert not (tmp_path / "out" / "docs" / "docs_rerank.jsonl").exists()
+
+
+def test_given_queries_are_reranked_and_stand_in_the_rerank_file(
+    run: Run, tmp_path: Path
+) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text(
+        '{"_id": "q1", "text": "the qudczz words"}\n{"_id": "q2", "text": "snapshot"}\n'
+    )
+    run(queries=queries)
+    records = lines(tmp_path / "out" / "docs" / "docs_rerank.jsonl")
+    assert [record["query_id"] for record in records] == ["q1", "q2"]
+    assert records[0]["candidate_ids"][0] == "docs:subdir0:page3.md:chunk:2"
+    assert set(records[0]) == {
+        "query_id",
+        "query",
+        "candidate_ids",
+        "scores",
+        "fused_scores",
+        "dense_scores",
+        "sparse_scores",
+    }
+
+
+def test_without_probes_and_queries_rerank_says_what_it_lacks(run: Run) -> None:
+    outcome, _ = run(probes=False)
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.fusion_run is None
+    assert isinstance(manifest.rerank_run, RerankNotRun)
+    assert "no query" in manifest.rerank_run.reason
+
+
+def test_redacted_queries_leave_no_text_and_the_same_bytes_twice(
+    run: Run, tmp_path: Path
+) -> None:
+    run(redact_queries=True)
+    bundle = tmp_path / "out" / "docs"
+    before = files_of(bundle)
+    records = lines(bundle / "docs_rerank.jsonl")
+    assert all(len(record["query"]) == 64 for record in records)
+    run(redact_queries=True)
+    assert files_of(bundle) == before
+
+
+def test_a_failed_collection_is_reported_and_the_others_are_complete(
+    run: Run, tmp_path: Path
+) -> None:
+    bad = tmp_path / "chunked" / "bad" / "f_chunks.json"
+    bad.parent.mkdir()
+    bad.write_text(json.dumps([{"text": " "}]))
+    outcome, heard = run()
+    assert outcome.exit_code == 1
+    found = {one.name: one for one in outcome.collections}
+    assert "no usable chunk" in str(found["bad"].error)
+    assert found["docs"].bundle is not None
+    errors = {e.collection: e.error for e in heard.of(CollectionFinished)}
+    assert errors["docs"] is None
+    assert errors["bad"] is not None
+
+
+def test_an_unknown_collection_lists_those_found(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"nothere.*Found: docs"):
+        run(collections=("nothere",))
+
+
+def test_a_cut_chunk_is_counted_and_warned_of(run: Run, tmp_path: Path) -> None:
+    long = tmp_path / "chunked" / "docs" / "long_chunks.json"
+    long.write_text(json.dumps([{"text": "word " * 1000}]))
+    outcome, heard = run()
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.conservation is not None
+    assert manifest.conservation.truncated_chunks == 1
+    assert manifest.conservation.truncated_tokens == 1002 - 256
+    assert any("longer than the window" in e.message for e in heard.of(Warned))
+
+
+def test_a_second_run_in_one_folder_waits_outside(run: Run, tmp_path: Path) -> None:
+    with (
+        only_run_in(tmp_path / "out" / ".work"),
+        pytest.raises(RunStopped, match=r"Another run .* works in"),
+    ):
+        run()
+
+
+def test_a_foreign_folder_in_the_bundles_place_is_left_alone(
+    run: Run, tmp_path: Path
+) -> None:
+    precious = tmp_path / "out" / "docs" / "thesis.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("years of work")
+    with pytest.raises(UsageError, match="is not a bundle"):
+        run()
+    assert precious.read_text() == "years of work"
+
+
+def test_a_disk_that_is_full_stops_the_run_and_keeps_the_old_bundle(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    bundle = tmp_path / "out" / "docs"
+    before = files_of(bundle)
+    monkeypatch.setattr(
+        "processor.ultimate_embedder.disk_space.shutil.disk_usage",
+        lambda _: type("Usage", (), {"free": 10})(),
+    )
+    with pytest.raises(OutputError, match="Not enough disk space"):
+        run()
+    assert files_of(bundle) == before
+
+
+def test_several_collections_each_give_a_bundle(run: Run, tmp_path: Path) -> None:
+    write_collection(tmp_path / "chunked", "more", pages=3)
+    outcome, _ = run()
+    assert [one.name for one in outcome.collections] == ["docs", "more"]
+    assert Manifest.read(tmp_path / "out" / "more").chunk_count == 18
