@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,12 @@ import pytest
 from processor.ultimate_embedder.config import GIB, RerankingConfig
 from processor.ultimate_embedder.errors import UnknownModel, UsageError
 from processor.ultimate_embedder.setting_table import SETTINGS
-from processor.ultimate_embedder.settings import Preset, Settings, resolve
+from processor.ultimate_embedder.settings import (
+    Preset,
+    Settings,
+    in_notebook,
+    resolve,
+)
 
 
 def settled(
@@ -331,3 +338,23 @@ def test_the_rerank_cap_changes_nothing_else_of_the_model(tmp_path: Path) -> Non
     assert capped.batch_cap == 3
     assert capped.name == plain.name
     assert capped.candidates == plain.candidates
+
+
+def test_a_jupyter_kernel_is_recognised_by_its_variable() -> None:
+    assert in_notebook({"JPY_PARENT_PID": "7"})
+    assert not in_notebook({"PATH": "/bin"})
+
+
+def test_the_example_of_dotenv_shows_the_defaults(tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / ".env.example"
+    lines = re.findall(r"(?m)^#([A-Z_]+=.*)$", example.read_text(encoding="utf-8"))
+    write(tmp_path, ".env", "\n".join(lines))
+    settings = settled(tmp_path)
+    assert settings.notes == ()
+    known = {one.variable for one in SETTINGS.values() if one.variable}
+    assert {line.partition("=")[0] for line in lines} == known
+    plain = settled(tmp_path / "empty", kaggle_root=tmp_path / "no-kaggle").pipeline
+    assert settings.pipeline.offline
+    assert replace(settings.pipeline, offline=False, provenance=()) == replace(
+        plain, provenance=()
+    )

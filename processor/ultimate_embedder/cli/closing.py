@@ -209,7 +209,9 @@ def _latency(p50: float | None, p95: float | None) -> tuple[str, ...]:
 def _time(seconds: float) -> str:
     if seconds <= 0:
         return "-"
-    return duration(seconds) if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    if seconds >= 1:
+        return duration(seconds)
+    return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
 
 
 def _warnings(manifests: Sequence[Manifest]) -> Sheet:
