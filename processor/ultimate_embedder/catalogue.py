@@ -153,6 +153,7 @@ class Profile:
     sparse: tuple[str, ...]
     rerank: str
     device: str
+    offline: bool  # whether it opens no connection unless asked to
     summary: str
 
 
@@ -166,6 +167,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 sparse=("qdrant-bm25", "qdrant-minilm-attention"),
                 rerank="ms-marco-minilm-l6",
                 device="cpu",
+                offline=True,
                 summary="Offline on a CPU, from what the package installs.",
             ),
             Profile(
@@ -174,6 +176,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 sparse=("qdrant-bm25", "qdrant-minilm-attention"),
                 rerank="bge-reranker-v2-m3",
                 device="auto",
+                offline=False,
                 summary="Two 16 GB T4s of a free notebook, hub models.",
             ),
         )

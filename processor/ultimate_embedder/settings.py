@@ -66,7 +66,6 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "bm25_profile": "qdrant-word",
     "baseline": None,
     "resume": True,
-    "offline": False,
     "redact_queries": False,
     "skip_failed_models": False,
     "seed": 0,
@@ -201,6 +200,7 @@ def _defaults(
         "sparse_models": chosen.sparse,
         "rerank_model": chosen.rerank,
         "device": chosen.device,
+        "offline": chosen.offline,
     }
     layers: tuple[tuple[str, Mapping[str, object]], ...] = (
         ("built in", _MACHINE_FREE_DEFAULTS),

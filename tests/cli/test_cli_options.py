@@ -90,7 +90,6 @@ def test_options_with_values_come_out_with_their_names() -> None:
             "enable_rerank": False,
             "enable_sparse": True,
             "resume": False,
-            "offline": False,
             "redact_queries": True,
             "device": None,
             "seed": "0",

@@ -17,9 +17,7 @@ from processor.ultimate_embedder.catalogue import (
     RERANKING_MODELS,
     SPARSE_MODELS,
 )
-from processor.ultimate_embedder.config import PipelineConfig, RerankingConfig
-from processor.ultimate_embedder.encoders.protocols import PairScorer
-from processor.ultimate_embedder.errors import ModelNotAvailable
+from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.telemetry.events import Event, Listener, fan_out
 from processor.ultimate_embedder.telemetry.logs import LogListener
@@ -62,20 +60,14 @@ def config(tmp_path: Path) -> PipelineConfig:
     )
 
 
-def run(config: PipelineConfig, *listeners: Listener, weights: bool = True) -> Path:
+def run(config: PipelineConfig, *listeners: Listener) -> Path:
     """Run to exit code 0 and return the bundle."""
-    parts = hashing_parts()
-    if not weights:
-        parts = replace(parts, load_scorer=no_weights)
-    outcome = BatchRunner(config, fan_out(listeners), "run-1", parts).run()
+    runner = BatchRunner(config, fan_out(listeners), "run-1", hashing_parts())
+    outcome = runner.run()
     (collection,) = outcome.collections
     assert (outcome.exit_code, collection.error) == (0, None)
     assert collection.bundle is not None
     return collection.bundle
-
-
-def no_weights(config: RerankingConfig) -> PairScorer:
-    raise ModelNotAvailable("No weights here.", cure="Fetch them.")
 
 
 def sums(bundle: Path, *patterns: str) -> dict[str, str]:
@@ -117,21 +109,6 @@ def test_without_sparse_and_rerank_their_files_and_sections_are_absent(
         assert dense_only == {**with_all, "vector": kept}
 
 
-def test_switching_off_over_an_existing_bundle_leaves_no_old_file(
-    config: PipelineConfig,
-) -> None:
-    run(config)
-    bare = run(replace(config, enable_sparse=False, enable_rerank=False))
-    assert {path.name for path in bare.iterdir()} == {
-        "docs_all-miniLM-l6_embeddings.npy",
-        "docs_all-miniLM-l6_index.faiss",
-        "docs_ids.jsonl",
-        "docs_qdrant.jsonl",
-        "SHA256SUMS",
-        "processing_summary.json",
-    }
-
-
 @pytest.mark.parametrize(
     ("change", "kept"),
     [
@@ -157,17 +134,6 @@ def test_switching_a_stage_off_changes_no_byte_of_the_others(
         change = {**change, "dense": (*config.dense, COMPANION)}
     other = run(replace(config, output_dir=tmp_path / "other", **change))  # type: ignore[arg-type]
     assert sums(other, *kept) == sums(full, *kept) != {}
-
-
-def test_a_reranker_without_weights_is_reported_and_the_run_succeeds(
-    config: PipelineConfig,
-) -> None:
-    bundle = run(config, weights=False)
-    section = json.loads((bundle / "processing_summary.json").read_text())["rerank_run"]
-    assert section["status"] == "not_run"
-    assert "No weights here" in section["reason"]
-    assert "Fetch them" in section["cure"]
-    assert not (bundle / "docs_rerank.jsonl").exists()
 
 
 def test_no_span_metric_or_log_line_holds_text_of_a_chunk(

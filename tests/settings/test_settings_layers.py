@@ -355,6 +355,4 @@ def test_the_example_of_dotenv_shows_the_defaults(tmp_path: Path) -> None:
     assert {line.partition("=")[0] for line in lines} == known
     plain = settled(tmp_path / "empty", kaggle_root=tmp_path / "no-kaggle").pipeline
     assert settings.pipeline.offline
-    assert replace(settings.pipeline, offline=False, provenance=()) == replace(
-        plain, provenance=()
-    )
+    assert replace(settings.pipeline, provenance=()) == replace(plain, provenance=())

@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..encoders.sources import locate_model
 from ..errors import UsageError
 from ..model_choice import choose_dense
-from ..settings import ReportingConfig, in_notebook
+from ..settings import ReportingConfig, decide, in_notebook
 from .errors_out import EXIT_FAILED
 from .listeners import listening
 from .output import Sheet, choose_format, count, rate, show_sheet, stdout_is_terminal
@@ -67,13 +67,14 @@ def chunk(  # noqa: PLR0913 - each is an option
         ),
     ] = None,
     profile_name: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--profile",
             metavar="|".join(PROFILES),
             help="Roster of models that the chunks must fit.",
+            show_default="as for embed: embedded; on Kaggle kaggle-t4x2",
         ),
-    ] = "embedded",
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -114,8 +115,13 @@ def chunk(  # noqa: PLR0913 - each is an option
         typer.Option("--fresh", help="Chunk unchanged files again too."),
     ] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Open no connection.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--offline/--online",
+            help="Open no connection, or fetch a tokenizer that is missing.",
+            show_default="offline for profile embedded",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document and nothing else.")
     ] = False,
@@ -136,13 +142,16 @@ def chunk(  # noqa: PLR0913 - each is an option
     Exit codes: 0 all collections are done; 1 one had no usable document; 2 bad usage;
     3 stopped before the end, and the same command resumes.
     """
+    given = {} if profile_name is None else {"profile": (profile_name, "--profile")}
+    decided, _ = decide(given)
+    profile_name = decided["profile"].value
     config = _model(model, profile_name)
     limit = _limit(max_tokens, config, profile_name)
     location = locate_model(
         config.hf_model_id,
         revision=config.revision,
         package=config.package,
-        offline=offline,
+        offline=decided["offline"].value if offline is None else offline,
     )
     job = ChunkJob(
         input_dir=input_dir,

@@ -160,7 +160,9 @@ _MODELS_STAGES = (
     SettingOption(
         "rerank_batch_cap", "Most pairs in a batch.", "N", "that of the model"
     ),
-    SettingOption("rerank_timeout", "Longest time for a query.", "SECONDS", "no limit"),
+    SettingOption(
+        "rerank_timeout", "Longest time for the stage.", "SECONDS", "no limit"
+    ),
     SettingOption(
         "bm25_profile", "How BM25 cuts words.", "qdrant-word|fastembed", "qdrant-word"
     ),
@@ -206,7 +208,13 @@ _RUN = (
         kind="switch",
         names="--resume/--fresh",
     ),
-    SettingOption("offline", "Open no connection.", kind="flag"),
+    SettingOption(
+        "offline",
+        "Open no connection, or fetch models that are missing.",
+        default="offline for profile embedded",
+        kind="switch",
+        names="--offline/--online",
+    ),
 )
 
 _TELEMETRY = (

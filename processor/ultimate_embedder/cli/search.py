@@ -12,6 +12,7 @@ import typer
 from ..search import Bundle, Hit, SearchResults, Stage, open_bundle
 from ..search.filters import parse_filters
 from ..search.results import STAGES
+from ..settings import decide
 from ..telemetry.printable import printable
 from .output import Format, Sheet, choose_format, show_sheet, stdout_is_terminal
 
@@ -42,8 +43,13 @@ def search(
         bool, typer.Option("--json", help="Print one JSON document, nothing else.")
     ] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Open no connection.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--offline/--online",
+            help="Open no connection, or fetch models that are missing.",
+            show_default="offline for profile embedded",
+        ),
+    ] = None,
 ) -> None:
     """Query a bundle, without a server.
 
@@ -53,6 +59,8 @@ def search(
     Exit codes: 0 answered; 1 no bundle, or a model is missing; 2 bad usage.
     """
     asked: tuple[Stage, ...] = STAGES if stage == "all" else (stage,)
+    if offline is None:
+        offline = decide({})[0]["offline"].value
     with open_bundle(bundle, offline=offline) as opened:
         results = opened.search_stages(
             query,

@@ -27,7 +27,7 @@ from ..errors import DeviceOutOfMemory, ModelError, ModelMismatch
 from ..records import Float32Array, UInt32Array
 
 # Progress is told by events; a bar of a library's own would break lines up.
-transformers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 _CPU_ROWS = 4
 _CPU_LENGTH_MULTIPLE = 16
