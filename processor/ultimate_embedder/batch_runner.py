@@ -23,6 +23,7 @@ from .devices import resolve_devices
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
 from .errors import EmbedderError, ModelError, RunStopped, UsageError
+from .export.output_errors import output_error
 from .measure import measure_collection
 from .model_manager import ModelManager
 from .output_lock import only_run_in
@@ -105,7 +106,12 @@ class BatchRunner:
         for folder in self._folders():
             with tempfile.TemporaryDirectory() as scratch:
                 measured = measure_collection(
-                    folder, self._config.dense, parts.models, Path(scratch), self._emit
+                    folder,
+                    self._config.dense,
+                    parts.models,
+                    Path(scratch),
+                    self._emit,
+                    rows_a_batch=self._config.gpu.base_batch_size,
                 )
                 plans.append(plan_collection(measured, devices))
         return RunPlan(collections=tuple(plans))
@@ -205,6 +211,8 @@ class BatchRunner:
             outcome = run.run()
         except (RunStopped, UsageError):
             raise
+        except OSError as error:
+            raise output_error(error, work_dir) from error
         except EmbedderError as error:
             outcome = CollectionOutcome(name=folder.name, error=error)
         self._emit(

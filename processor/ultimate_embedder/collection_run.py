@@ -159,7 +159,12 @@ class CollectionRun:
     def _measure(self) -> MeasuredCollection:
         models = [*self._config.dense, *self._attention_only()]
         found = measure_collection(
-            self._folder, models, self._parts.models, self._work_dir, self._emit
+            self._folder,
+            models,
+            self._parts.models,
+            self._work_dir,
+            self._emit,
+            rows_a_batch=self._config.gpu.base_batch_size,
         )
         for model in found.models:
             lost = int(model.tokens.truncated.sum())

@@ -96,7 +96,10 @@ class RerankingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KaggleGPUConfig:
-    """Devices and their limits; the name is that of the earlier design."""
+    """Devices and their limits; the name is that of the earlier design.
+
+    `base_batch_size` is the most texts in one batch of the plan; fewer when long.
+    """
 
     backend: str = "auto"
     devices: tuple[str, ...] = ()  # empty: every device of the backend

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,9 @@ _LIBRARIES = (
     "orjson",
     "py-rust-stemmers",
 )
+TRUNCATED_CHUNKS_LISTED = 1000
+"""Most chunks named one by one as cut; their count is always complete."""
+
 _TOGGLES = ("enable_rerank", "enable_sparse", "sparse_models")
 
 
@@ -77,7 +81,11 @@ def build_manifest(
         chunk_count=len(store),
         run_id=run_id,
         feature_toggles=_toggles(config),
-        dense_run=tuple(_dense_run(block) for block in result.dense if block.stored),
+        dense_run=tuple(
+            _dense_run(block, result.collection)
+            for block in result.dense
+            if block.stored
+        ),
         sparse_run=tuple(sparse.run for sparse in result.sparse.values()) or None,
         fusion_run=_fusion_run(result.retrieval),
         rerank_run=_rerank_run(result.retrieval, config),
@@ -110,7 +118,7 @@ def _provenance(entry: Provenance) -> SettingProvenance:
     )
 
 
-def _dense_run(block: DenseBlock) -> DenseRun:
+def _dense_run(block: DenseBlock, collection: MeasuredCollection) -> DenseRun:
     seconds = block.wall_seconds
     return DenseRun(
         model=block.model.name,
@@ -136,8 +144,23 @@ def _dense_run(block: DenseBlock) -> DenseRun:
             "compute_seconds": block.compute_seconds,
             "truncated_chunks": block.truncated_chunks,
             "truncated_tokens": block.truncated_tokens,
+            "truncated": _truncated(block.model.name, collection),
         },
     )
+
+
+def _truncated(model: str, collection: MeasuredCollection) -> list[dict[str, Any]]:
+    """Name the chunks that lost tokens, those that lost most first."""
+    lost = collection.model(model).tokens.truncated
+    rows = np.flatnonzero(lost)
+    worst = rows[np.lexsort((rows, -lost[rows]))][:TRUNCATED_CHUNKS_LISTED]
+    return [
+        {
+            "chunk_id": collection.store.chunk(int(row)).chunk_id,
+            "tokens_lost": int(lost[row]),
+        }
+        for row in worst
+    ]
 
 
 def _fusion_run(outcome: RetrievalOutcome) -> FusionRun | None:

@@ -15,7 +15,7 @@ from .config import ModelConfig
 from .encoders.protocols import Tokenizer
 from .encoders.sources import ModelLocation
 from .model_manager import ModelSource
-from .planning import BatchPlan, plan_batches
+from .planning import ROWS_A_BATCH, BatchPlan, plan_batches
 from .records import Int64Array
 from .telemetry.events import Emit, StageFinished, StageStarted
 from .token_table import TokenTable
@@ -52,6 +52,8 @@ def measure_collection(
     manager: ModelSource,
     work_dir: Path,
     emit: Emit,
+    *,
+    rows_a_batch: int = ROWS_A_BATCH,
 ) -> MeasuredCollection:
     """Read, tokenise and plan; token ids are kept in `work_dir` for the stages.
 
@@ -68,7 +70,8 @@ def measure_collection(
     store = ChunkStore.build(folder, work_dir / "chunks", emit)
     first = store.first_rows_of_texts()
     measured = tuple(
-        _measure(store, first, model, manager, work_dir) for model in models
+        _measure(store, first, model, manager, work_dir, rows_a_batch)
+        for model in models
     )
     emit(
         StageFinished(
@@ -87,6 +90,7 @@ def _measure(
     model: ModelConfig,
     manager: ModelSource,
     work_dir: Path,
+    rows_a_batch: int,
 ) -> MeasuredModel:
     tokenizer = manager.tokenizer(model)
     directory = work_dir / f"tokens-{tokenizer.fingerprint[:16]}"
@@ -98,5 +102,5 @@ def _measure(
         tokenizer=tokenizer,
         tokens_dir=directory,
         tokens=tokens,
-        plan=plan_batches(tokens.lengths[rows], rows),
+        plan=plan_batches(tokens.lengths[rows], rows, max_rows=rows_a_batch),
     )

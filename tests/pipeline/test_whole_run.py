@@ -276,6 +276,10 @@ def test_a_cut_chunk_is_counted_and_warned_of(run: Run, tmp_path: Path) -> None:
     assert manifest.conservation is not None
     assert manifest.conservation.truncated_chunks == 1
     assert manifest.conservation.truncated_tokens == 1002 - 256
+    assert manifest.dense_run is not None
+    assert manifest.dense_run[0].statistics["truncated"] == [
+        {"chunk_id": "docs:_root:long:chunk:0", "tokens_lost": 1002 - 256}
+    ]
     assert any("longer than the window" in e.message for e in heard.of(Warned))
 
 
