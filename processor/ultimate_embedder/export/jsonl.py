@@ -170,6 +170,8 @@ def parse_point(record: Any) -> Point:
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it has another shape.
     """
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
     if "embedding" in record:
         vectors: Mapping[str, Any] = {"embedding": record["embedding"]}
         return Point(

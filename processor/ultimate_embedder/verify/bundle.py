@@ -42,7 +42,7 @@ def verify_bundle(
     try:
         bundle = open_bundle(path, manifest, intact, findings)
     except UsageError as error:
-        findings.add(MANIFEST, "collection", error.message)
+        findings.add(MANIFEST, "names", error.message)
         return findings.report(str(path))
     check_counts(bundle, findings)
     check_presence(bundle, findings)
