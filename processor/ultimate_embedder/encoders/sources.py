@@ -106,7 +106,7 @@ def _on_hub(hf_model_id: str, revision: str | None, offline: bool) -> ModelLocat
     try:
         path = snapshot(local_files_only=False)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise _not_here(hf_model_id, type(error).__name__) from error
+        raise _not_here(hf_model_id, f"the hub: {type(error).__name__}") from error
     if not any(path.glob("*.safetensors")):
         raise ModelNotAvailable(
             f"{hf_model_id} offers no safetensors weights.",
@@ -119,7 +119,7 @@ def _not_here(hf_model_id: str, why: str) -> ModelNotAvailable:
     return ModelNotAvailable(
         f"The weights of {hf_model_id} are not on this machine ({why}).",
         cure=(
-            "On a connected machine run 'huggingface-cli download "
-            f"{hf_model_id}' and set HF_HOME to that cache, or give a local folder."
+            "Run once with --online to fetch them, or bring a cache along and set "
+            "HF_HOME, or name a local folder."
         ),
     )
