@@ -19,7 +19,8 @@ def read_queries(path: Path) -> list[Query]:
         UsageError: naming the file, the line and what is wrong with it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Only a line feed ends a line: JSON strings may hold U+2028 and its like.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The queries in {path} cannot be read: {error}.") from error
     queries = [
@@ -41,8 +42,13 @@ def _query(line: str, place: str) -> Query:
         record: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise UsageError(f"{place}: no JSON ({error.msg}).") from error
-    if not isinstance(record, dict) or "_id" not in record:
+    except (ValueError, RecursionError) as error:  # endless digits, deep nesting
+        raise UsageError(f"{place}: no JSON that can be read.") from error
+    if not isinstance(record, dict):
         raise UsageError(f'{place}: needs an object with "_id" and "text".')
+    query_id = record.get("_id")
+    if isinstance(query_id, bool) or not isinstance(query_id, str | int):
+        raise UsageError(f'{place}: "_id" must be a string or a whole number.')
     text = record.get("text")
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{place}: the text is missing or blank.")
@@ -51,7 +57,7 @@ def _query(line: str, place: str) -> Query:
             f"{place}: {len(text)} characters; the limit is {MAX_QUERY_CHARACTERS}."
         )
     try:
-        text.encode("utf-8")
+        f"{query_id}{text}".encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{place}: the text is no valid Unicode.") from error
-    return Query(str(record["_id"]), text)
+        raise UsageError(f"{place}: the id or text is no valid Unicode.") from error
+    return Query(str(query_id), text)
