@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_STATUS = Path("/proc/self/status")
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _REPORTED_FLAGS = (
     "avx2",
@@ -39,7 +41,7 @@ class Hardware:
 @cache
 def this_machine() -> Hardware:
     """Return the facts of the machine this runs on; what is not known is left out."""
-    fields = _cpuinfo()
+    fields = _fields(_CPUINFO)
     flags = set(fields.get("flags", "").split())
     return Hardware(
         processor=fields.get("model name") or platform.processor() or "unknown",
@@ -51,11 +53,23 @@ def this_machine() -> Hardware:
     )
 
 
-def _cpuinfo() -> dict[str, str]:
-    """Return the first processor's fields; empty where there is no such file."""
-    if not _CPUINFO.is_file():
+def peak_memory_bytes() -> int:
+    """Return the most memory that this process has held resident.
+
+    Linux hands `ru_maxrss` down from the process that started this one, so the kernel's
+    own mark is read where there is one.
+    """
+    mark = _fields(_STATUS).get("VmHWM", "")
+    if mark:
+        return int(mark.removesuffix("kB")) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """Return the `key: value` lines of a system file up to its first blank line."""
+    if not path.is_file():
         return {}
-    first = _CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    first = path.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from .errors import OutputError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS passes (
@@ -44,13 +47,20 @@ class Ledger:
     """A context manager over one SQLite file, one for each collection."""
 
     def __init__(self, path: Path) -> None:
+        """Open the file, made when it is not there.
+
+        Raises:
+            OutputError: it cannot be read or written; so does every method.
+        """
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        # FULL: a mark must not outlive, after a power cut, a mark made before it.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        self._connection.executescript(_SCHEMA)
+        with self._named():
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # FULL: a mark must not outlive, after a power cut, a mark made before it.
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.executescript(_SCHEMA)
 
     def __enter__(self) -> Ledger:
         return self
@@ -68,51 +78,65 @@ class Ledger:
 
         The files of a pass that starts over are the caller's to remove.
         """
-        row = self._connection.execute(
-            "SELECT fingerprint FROM passes WHERE name = ?", (name,)
-        ).fetchone()
-        if row is not None and row[0] == fingerprint:
+        found = self._all("SELECT fingerprint FROM passes WHERE name = ?", name)
+        if found == [(fingerprint,)]:
             return True
         with self._transaction():
-            self._connection.execute("DELETE FROM passes WHERE name = ?", (name,))
-            self._connection.execute(
-                "INSERT INTO passes VALUES (?, ?)", (name, fingerprint)
-            )
+            self._all("DELETE FROM passes WHERE name = ?", name)
+            self._all("INSERT INTO passes VALUES (?, ?)", name, fingerprint)
         return False
 
     def start_over(self, name: str) -> None:
         """Forget the finished batches of a pass: its files are gone."""
-        self._connection.execute("DELETE FROM batches WHERE pass = ?", (name,))
+        self._all("DELETE FROM batches WHERE pass = ?", name)
 
     def mark(self, name: str, record: BatchRecord) -> None:
         """Note that a batch is on disk. Call it after the data was synced."""
-        self._connection.execute(
+        self._all(
             "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                name,
-                record.batch,
-                record.rows,
-                record.tokens,
-                record.padded_tokens,
-                record.seconds,
-            ),
+            name,
+            record.batch,
+            record.rows,
+            record.tokens,
+            record.padded_tokens,
+            record.seconds,
         )
 
     def finished(self, name: str) -> list[BatchRecord]:
         """Return the finished batches of a pass, in the order of their numbers."""
-        rows = self._connection.execute(
+        rows = self._all(
             "SELECT batch, rows, tokens, padded_tokens, seconds FROM batches "
             "WHERE pass = ? ORDER BY batch",
-            (name,),
+            name,
         )
         return [BatchRecord(*row) for row in rows]
 
+    def _all(self, statement: str, *values: str | float) -> list[Any]:
+        with self._named():
+            return self._connection.execute(statement, values).fetchall()
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._all("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.rollback()
             raise
-        self._connection.execute("COMMIT")
+        self._all("COMMIT")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Rename SQLite's errors, here and nowhere else."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # no room, not allowed, locked
+            raise OutputError(
+                f"The ledger {self._path} cannot be used: {error}.",
+                cure="Make room or mend its permissions, then run the same command.",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise OutputError(
+                f"The ledger {self._path} is damaged: {error}.",
+                cure="Run again with --fresh: everything is computed anew.",
+            ) from error

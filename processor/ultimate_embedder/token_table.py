@@ -7,8 +7,10 @@ twice, and workers read them through memory maps.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -68,13 +70,19 @@ class TokenTable:
         """Tokenise every row as a document, or reuse what is there for these texts."""
         key = {"texts": store.text_digest, "tokenizer": tokenizer.fingerprint}
         done = directory / "done.json"
-        if done.is_file() and json.loads(done.read_text()) == key:
-            return cls.open(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        done.unlink(missing_ok=True)
-        _write(store, tokenizer, directory)
-        done.write_text(json.dumps(key))
+        if _read_key(done) != key:
+            directory.mkdir(parents=True, exist_ok=True)
+            done.unlink(missing_ok=True)
+            _write(store, tokenizer, directory)
+            done.write_text(json.dumps(key), encoding="utf-8")
         return cls.open(directory)
+
+
+def _read_key(done: Path) -> Any:
+    try:
+        return json.loads(done.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None  # never finished, or cut short: made anew
 
 
 def _write(store: ChunkStore, tokenizer: Tokenizer, directory: Path) -> None:
@@ -90,5 +98,14 @@ def _write(store: ChunkStore, tokenizer: Tokenizer, directory: Path) -> None:
                 stream.write(ids.tobytes())
                 offsets[row + 1] = offsets[row] + len(ids)
                 full_lengths[row] = full
-    np.save(directory / "offsets.npy", offsets)
-    np.save(directory / "full_lengths.npy", full_lengths)
+        _sync(stream)
+    for name, array in (("offsets", offsets), ("full_lengths", full_lengths)):
+        with (directory / f"{name}.npy").open("wb") as stream:
+            np.save(stream, array)
+            _sync(stream)
+
+
+def _sync(stream: BinaryIO) -> None:
+    """Have the content on the disk before the mark that says so."""
+    stream.flush()
+    os.fsync(stream.fileno())

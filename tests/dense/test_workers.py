@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,11 @@ from processor.ultimate_embedder.telemetry.events import BatchFinished, Event
 from processor.ultimate_embedder.testing import HashingEncoder, RecordingListener
 from processor.ultimate_embedder.token_table import TokenTable
 from processor.ultimate_embedder.workers.batch_encoder import check_unit_vectors
-from processor.ultimate_embedder.workers.jobs import EncodeJob
+from processor.ultimate_embedder.workers.jobs import (
+    BatchReply,
+    BatchRequest,
+    EncodeJob,
+)
 from processor.ultimate_embedder.workers.opening import in_process
 from processor.ultimate_embedder.workers.pool import BatchExecutor, WorkerPool
 
@@ -157,17 +163,87 @@ def test_equal_texts_are_computed_once_and_stored_for_each(
     rows = np.unique(first)
     plan = plan_batches(passing.tokens.lengths[rows], rows)
 
-    @contextmanager
-    def encoder(job: EncodeJob) -> Iterator[HashingEncoder]:
-        yield HashingEncoder(job.model.vector_dim)
-
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        stage = DenseStage(tmp_path, ledger, in_process(encoder), passing.heard)
+        stage = DenseStage(tmp_path, ledger, in_process(hashing), passing.heard)
         block = stage.run(passing.task, passing.tokens, plan, first)
     assert block.computed_chunks == 3
     assert block.vectors is not None
     expected = HashingEncoder(384).encode(tokenizer.encode(texts, "document").ids)
     np.testing.assert_array_equal(block.vectors, expected)
+
+
+@contextmanager
+def hashing(job: EncodeJob) -> Iterator[HashingEncoder]:
+    yield HashingEncoder(job.model.vector_dim)
+
+
+class DyingExecutor:
+    """Does so many batches and stops."""
+
+    def __init__(self, executor: BatchExecutor, batches: int) -> None:
+        self._executor, self._batches = executor, batches
+
+    def run(self, requests: Sequence[BatchRequest]) -> Iterator[BatchReply]:
+        yield from self._executor.run(requests[: self._batches])
+        raise RunStopped("The power is gone.")
+
+
+def dying_after(batches: int) -> OpenExecutor:
+    @contextmanager
+    def open_executor(job: EncodeJob, count: int) -> Iterator[BatchExecutor]:
+        with in_process(hashing)(job, count) as executor:
+            yield DyingExecutor(executor, batches)
+
+    return open_executor
+
+
+def computed(passing: Pass) -> int:
+    """Run to the end and return how many batches that took."""
+    before = len(passing.heard.of(BatchFinished))
+    passing.run(in_process(hashing))
+    return len(passing.heard.of(BatchFinished)) - before
+
+
+def test_vectors_cut_short_before_the_first_batch_are_made_anew(
+    make_pass: MakePass,
+) -> None:
+    whole = make_pass("whole").run(in_process(hashing))
+    cut = make_pass("cut")
+    with pytest.raises(RunStopped):
+        cut.run(dying_after(0))
+    for name in ("vectors.npy", "attention.f32"):
+        (file,) = cut.folder.glob(f"dense-*/{name}")
+        file.write_bytes(file.read_bytes()[:50])
+    assert cut.run(in_process(hashing)) == whole
+
+
+def test_a_pass_goes_on_where_it_stopped(make_pass: MakePass) -> None:
+    whole = make_pass("whole").run(in_process(hashing))
+    stopped = make_pass("stopped")
+    with pytest.raises(RunStopped):
+        stopped.run(dying_after(3))
+    assert stopped.run(in_process(hashing)) == whole
+    assert len(stopped.heard.of(BatchFinished)) == len(stopped.plan)
+
+
+def test_what_other_settings_or_libraries_made_is_not_taken_up(
+    make_pass: MakePass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing = make_pass("again")
+    batches = len(passing.plan)
+    assert computed(passing) == batches
+    assert computed(passing) == 0
+    narrow = replace(passing.task.model, vector_dim=32)
+    for change in ({"dtype": "other"}, {"fingerprint": "new"}, {"model": narrow}):
+        passing.task = replace(passing.task, **change)
+        assert computed(passing) == batches, change
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: "0.0" if name == "torch" else version(name),
+    )
+    assert computed(passing) == batches
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.5, 2.0])

@@ -7,6 +7,7 @@ it is on disk. The vectors of rows with equal text are computed once and copied.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,12 +20,18 @@ import orjson
 
 from ..config import ModelConfig
 from ..encoders.sources import ModelLocation
+from ..hardware import this_machine
 from ..ledger import BatchRecord, Ledger
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array, UInt32Array
 from ..telemetry.events import BatchFinished, Emit, StageFinished, StageStarted
 from ..token_table import TokenTable
-from ..workers.batch_encoder import create_attention, create_vectors, save_plan
+from ..workers.batch_encoder import (
+    create_attention,
+    create_vectors,
+    save_plan,
+    write_vectors,
+)
 from ..workers.jobs import BatchReply, BatchRequest, EncodeJob, Output
 from ..workers.pool import BatchExecutor
 
@@ -32,6 +39,7 @@ OpenExecutor = Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]
 """Makes an executor for a job of so many batches."""
 
 _ROWS_A_COPY = 4096
+_LIBRARIES = ("torch", "transformers")
 _BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
 
 
@@ -162,12 +170,12 @@ class DenseStage:
             "attention": folder / "attention.f32",
         }
         for output, path in files.items():
-            known = self._ledger.open_pass(
-                _pass_name(task, output), _fingerprint(task, plan, output)
-            )
-            if known and path.is_file():
+            name = _pass_name(task, output)
+            self._ledger.open_pass(name, _fingerprint(task, plan, output))
+            # Without a finished batch the file may be another pass's, or cut short.
+            if path.is_file() and self._ledger.finished(name):
                 continue
-            self._ledger.start_over(_pass_name(task, output))
+            self._ledger.start_over(name)
             path.unlink(missing_ok=True)
         if not files["dense"].is_file():
             create_vectors(files["dense"], len(tokens), task.model.vector_dim)
@@ -289,7 +297,10 @@ def _pass_name(task: DenseTask, output: Output) -> str:
 
 
 def _fingerprint(task: DenseTask, plan: BatchPlan, output: Output) -> str:
-    """Hash everything that the bytes of an output depend on."""
+    """Hash everything that the bytes of an output depend on.
+
+    Another version of a library, or another processor, has other kernels.
+    """
     facts = {
         "version": _BYTES_VERSION,
         "output": output,
@@ -298,7 +309,10 @@ def _fingerprint(task: DenseTask, plan: BatchPlan, output: Output) -> str:
         "dtype": task.dtype,
         "device": task.device.split(":")[0],
         "pooling": task.model.pooling,
+        "dimension": task.model.vector_dim,
         "plan": plan.digest,
+        "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
+        "instruction_sets": this_machine().instruction_sets,
     }
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -313,8 +327,7 @@ def _copy_to_equal_texts(path: Path, first: Int64Array) -> None:
     copies: npt.NDArray[np.int64] = np.flatnonzero(first != np.arange(len(first)))
     if not len(copies):
         return
-    vectors = np.load(path, mmap_mode="r+")
+    vectors = np.load(path, mmap_mode="r")
     for start in range(0, len(copies), _ROWS_A_COPY):
         rows = copies[start : start + _ROWS_A_COPY]
-        vectors[rows] = vectors[first[rows]]
-    vectors.flush()
+        write_vectors(path, rows, vectors[first[rows]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..encoders.protocols import AttentionEncoder
 from ..errors import ModelError
+from ..hardware import peak_memory_bytes
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array
 from ..token_table import TokenTable
@@ -25,6 +25,23 @@ def create_vectors(path: Path, rows: int, dimension: int) -> None:
     np.lib.format.open_memmap(
         path, mode="w+", dtype=np.float32, shape=(rows, dimension)
     ).flush()
+
+
+def write_vectors(path: Path, rows: Int64Array, vectors: Float32Array) -> None:
+    """Put vectors [n, dimension] into some rows of a .npy and sync it.
+
+    By plain writes: a full disk is an OSError then, where it would end the process if
+    the pages of a map could not be written.
+    """
+    start = np.load(path, mmap_mode="r").offset
+    width = vectors.shape[1] * _FLOAT32_BYTES
+    _write_at(
+        path,
+        [
+            (start + int(row) * width, vector)
+            for row, vector in zip(rows, vectors, strict=True)
+        ],
+    )
 
 
 def create_attention(path: Path, tokens: int) -> None:
@@ -48,7 +65,6 @@ class BatchEncoder:
         self._tokens = TokenTable.open(job.tokens)
         with np.load(job.plan) as stored:
             self._plan = BatchPlan(rows=stored["rows"], bounds=stored["bounds"])
-        self._vectors_start = np.load(job.vectors, mmap_mode="r").offset
 
     def run(self, request: BatchRequest) -> BatchReply:
         """Put the batch's outputs on disk and tell what it cost.
@@ -67,7 +83,7 @@ class BatchEncoder:
             vectors = self._encoder.encode(ids)
         if "dense" in request.outputs:
             check_unit_vectors(vectors, self._job.model.name)
-            self._write_vectors(rows, vectors)
+            write_vectors(self._job.vectors, rows, vectors)
         return BatchReply(
             batch=request.batch,
             outputs=request.outputs,
@@ -76,17 +92,7 @@ class BatchEncoder:
             padded_tokens=sum(self._encoder.padded_length(len(row)) for row in ids),
             seconds=time.perf_counter() - started,
             device=self._encoder.device,
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        )
-
-    def _write_vectors(self, rows: Int64Array, vectors: Float32Array) -> None:
-        width = vectors.shape[1] * _FLOAT32_BYTES
-        _write_at(
-            self._job.vectors,
-            [
-                (self._vectors_start + int(row) * width, vector)
-                for row, vector in zip(rows, vectors, strict=True)
-            ],
+            peak_bytes=peak_memory_bytes(),
         )
 
     def _write_attention(self, rows: Int64Array, attention: list[Float32Array]) -> None:
