@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
 from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
-from processor.ultimate_embedder.errors import ModelMismatch
+from processor.ultimate_embedder.errors import ModelError, ModelMismatch
 from processor.ultimate_embedder.model_manager import ModelManager
 
 
@@ -43,7 +46,7 @@ def test_vectors_are_of_unit_length(
 
 
 @settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -128,6 +131,36 @@ def test_another_pooling_than_the_models_own_is_refused(
     )
     with pytest.raises(ModelMismatch, match="trained with mean pooling"):
         manager.resident(wrong).__enter__()
+
+
+@pytest.fixture
+def copied(manager: ModelManager, minilm: ModelConfig, tmp_path: Path) -> ModelConfig:
+    """The embedded model in a folder of its own, to be damaged."""
+    folder = tmp_path / "model"
+    shutil.copytree(manager.locate(minilm).path, folder)
+    return replace(minilm, hf_model_id=str(folder))
+
+
+@pytest.mark.parametrize("kept", [0, 100, 1_000_000])
+def test_weights_cut_short_are_one_clear_line(
+    manager: ModelManager, copied: ModelConfig, kept: int
+) -> None:
+    weights = Path(copied.hf_model_id) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ModelError, match="all-miniLM-l6 cannot be loaded") as caught:
+        manager.resident(copied).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_lacks_weights_is_refused_not_filled_at_random(
+    manager: ModelManager, copied: ModelConfig
+) -> None:
+    weights = Path(copied.hf_model_id) / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["encoder.layer.3.output.dense.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelMismatch, match=r"lacks 1 weights .*layer\.3\.output"):
+        manager.resident(copied).__enter__()
 
 
 def test_what_is_cut_is_counted(tokenizer: HubTokenizer, tmp_path: Path) -> None:

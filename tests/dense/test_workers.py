@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.sources import ModelLocation
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import ModelError, RunStopped
 from processor.ultimate_embedder.ledger import Ledger
@@ -64,7 +66,7 @@ class Pass:
         self.heard = RecordingListener()
         self.tokens = TokenTable.build(Texts(texts), tokenizer, folder / "tokens")
         self.rows = np.arange(len(texts))
-        self.plan = plan_batches(self.tokens.lengths, self.rows, max_rows=8)
+        self.plan = plan_batches(self.tokens.lengths, self.rows, max_rows=4)
         self.task = DenseTask(
             collection="c",
             model=model,
@@ -96,15 +98,46 @@ def make_pass(
     tokenizer: HubTokenizer,
     tmp_path: Path,
 ) -> MakePass:
-    return lambda name: Pass(tmp_path / name, texts, manager, minilm, tokenizer)
+    return lambda name: Pass(tmp_path / name, texts[::3], manager, minilm, tokenizer)
 
 
 def pool_of(workers: int) -> OpenExecutor:
     return lambda job, _: WorkerPool([job] * workers)
 
 
-def test_one_worker_and_two_give_the_same_bytes(make_pass: MakePass) -> None:
-    assert make_pass("one").run(pool_of(1)) == make_pass("two").run(pool_of(2))
+@pytest.fixture(scope="module")
+def undisturbed(
+    texts: list[str],
+    manager: ModelManager,
+    minilm: ModelConfig,
+    tokenizer: HubTokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[bytes, bytes]:
+    """What one worker makes of the texts."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return Pass(folder, texts[::3], manager, minilm, tokenizer).run(pool_of(1))
+
+
+def test_one_worker_and_two_give_the_same_bytes(
+    make_pass: MakePass, undisturbed: tuple[bytes, bytes]
+) -> None:
+    assert make_pass("two").run(pool_of(2)) == undisturbed
+
+
+def test_what_a_worker_raises_arrives_by_its_own_class(
+    make_pass: MakePass, manager: ModelManager, minilm: ModelConfig, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(manager.locate(minilm).path, damaged)
+    (damaged / "model.safetensors").write_bytes(b"no weights")
+    passing = make_pass("damaged-weights")
+    passing.task = replace(
+        passing.task, location=ModelLocation(damaged, "revision", "folder")
+    )
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        passing.run(pool_of(1))
+    assert type(caught.value) is ModelError
+    assert caught.value.cure is not None
 
 
 class KillingListener(RecordingListener):
@@ -133,8 +166,9 @@ class KillingListener(RecordingListener):
         return open_pool
 
 
-def test_killing_one_of_two_workers_changes_no_byte(make_pass: MakePass) -> None:
-    undisturbed = make_pass("undisturbed").run(pool_of(1))
+def test_killing_one_of_two_workers_changes_no_byte(
+    make_pass: MakePass, undisturbed: tuple[bytes, bytes]
+) -> None:
     disturbed = make_pass("disturbed")
     disturbed.heard = killing = KillingListener(after=2)
     assert disturbed.run(killing.open(2)) == undisturbed
@@ -142,11 +176,12 @@ def test_killing_one_of_two_workers_changes_no_byte(make_pass: MakePass) -> None
     assert len(killing.of(BatchFinished)) == len(disturbed.plan)
 
 
-def test_when_every_worker_dies_the_run_stops_and_resumes(make_pass: MakePass) -> None:
-    undisturbed = make_pass("undisturbed").run(pool_of(1))
+def test_when_every_worker_dies_the_run_stops_and_resumes(
+    make_pass: MakePass, undisturbed: tuple[bytes, bytes]
+) -> None:
     disturbed = make_pass("resumed")
     disturbed.heard = killing = KillingListener(after=2)
-    with pytest.raises(RunStopped, match="Every worker process died"):
+    with pytest.raises(RunStopped, match=r"Every worker process died \(signal 9\)"):
         disturbed.run(killing.open(1))
     assert 2 <= len(killing.of(BatchFinished)) < len(disturbed.plan)
     killing.pool = None

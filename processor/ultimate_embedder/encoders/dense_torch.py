@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
@@ -29,6 +30,7 @@ from ..records import Float32Array, UInt32Array
 # Progress is told by events; a bar of a library's own would break lines up.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
+_UNUSED_WEIGHTS = "pooler."  # a head that no vector goes through
 _CPU_ROWS = 4
 _CPU_LENGTH_MULTIPLE = 16
 _GPU_LENGTH_MULTIPLE = 8
@@ -101,21 +103,25 @@ class TorchDenseEncoder:
 
         Raises:
             ModelError: the files cannot be loaded.
-            ModelMismatch: width, window or pooling are not what `config` states.
+            ModelMismatch: weights are missing, or width, window or pooling are not what
+                `config` states.
         """
         try:
-            model = AutoModel.from_pretrained(
+            model, report = AutoModel.from_pretrained(
                 path,
                 dtype=getattr(torch, dtype),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            said = str(error).splitlines() or [type(error).__name__]
             raise ModelError(
-                f"Model {config.name} cannot be loaded: "
-                f"{str(error).splitlines()[0][:200]}"
+                f"Model {config.name} cannot be loaded: {said[0][:200]}",
+                cure=f"Fetch or save its files again; they are in {path}.",
             ) from error
+        _check_weights(report["missing_keys"], config)
         _check(model.config, path, config)
         with _out_of_memory_named(config, device):
             model = model.eval().to(device)
@@ -245,6 +251,17 @@ def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.T
         return states[torch.arange(len(states), device=states.device), last]
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _check_weights(missing: Iterable[str], config: ModelConfig) -> None:
+    """Refuse what transformers only warns of: weights left at random numbers."""
+    lacking = sorted(name for name in missing if not name.startswith(_UNUSED_WEIGHTS))
+    if lacking:
+        raise ModelMismatch(
+            f"Model {config.name} lacks {len(lacking)} weights in its files, the first "
+            f"is {lacking[0]}.",
+            cure="Fetch or save its files again.",
+        )
 
 
 def _check(loaded: Any, path: Path, config: ModelConfig) -> None:

@@ -65,11 +65,7 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A worker has its model: how it will compute, and how long loading took."""
-
-    dtype: str
-    device: str
-    seconds: float
+    """A worker has its model and waits for a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,17 +37,12 @@ class BatchExecutor(Protocol):
     def run(self, requests: Sequence[BatchRequest]) -> Iterator[BatchReply]:
         """Yield replies as they come; each is on disk when it comes."""
 
-    @property
-    def dtype(self) -> str | None:
-        """Precision the model computes in; None before a worker is ready."""
-
 
 class InProcessExecutor:
     """Does everything here, with an encoder that is already loaded."""
 
     def __init__(self, job: EncodeJob, encoder: AttentionEncoder) -> None:
         self._batches = BatchEncoder(job, encoder)
-        self.dtype: str | None = encoder.dtype
 
     def run(self, requests: Sequence[BatchRequest]) -> Iterator[BatchReply]:
         """Do the requests in order."""
@@ -88,6 +83,12 @@ class _Worker:
             self.process.wait()
         self.output.close()
 
+    def how_it_ended(self) -> str:
+        """Wait for the process, whose output has ended, and say what it left with."""
+        self.end()
+        status = self.process.returncode
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
     def _send(self, line: bytes) -> None:
         if self.process.stdin is None:
             raise RuntimeError("the worker was started without a pipe")
@@ -102,7 +103,7 @@ class WorkerPool:
 
     def __init__(self, jobs: Sequence[EncodeJob]) -> None:
         """Start a worker for each job; jobs differ in their device at most."""
-        self.dtype: str | None = None
+        self._ends: list[str] = []
         self._selector = selectors.DefaultSelector()
         self._workers = [_Worker(job) for job in jobs]
         for worker in self._workers:
@@ -122,8 +123,9 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            for worker in self._workers:
+        for worker in self._workers:
+            # Nothing is lost with one: what it has answered is on disk.
+            if kind is not None or not worker.ready:
                 worker.process.terminate()
         for worker in self._workers:
             worker.end()
@@ -141,9 +143,11 @@ class WorkerPool:
         while missing:
             if not self._selector.get_map():
                 raise RunStopped(
-                    f"Every worker process died; {missing} batches are left.",
-                    cure="Look for 'out of memory' in the system's log; use fewer "
-                    "workers; the same command resumes.",
+                    f"Every worker process died ({', '.join(self._ends)}); {missing} "
+                    "batches are left.",
+                    cure="After signal 9 look for 'out of memory' in the system's log "
+                    "and use fewer workers; after an exit status see the error above. "
+                    "The same command resumes.",
                 )
             for key, _ in self._selector.select():
                 worker: _Worker = key.data
@@ -156,6 +160,7 @@ class WorkerPool:
         line = worker.output.readline()
         if not line:
             self._selector.unregister(worker.output)
+            self._ends.append(worker.how_it_ended())
             if worker.current is not None:
                 waiting.appendleft(worker.current)
                 self._wake_idle(waiting)
@@ -167,7 +172,7 @@ class WorkerPool:
         if waiting:
             worker.give(waiting.popleft())
         if isinstance(answer, Ready):
-            self.dtype, worker.ready = answer.dtype, True
+            worker.ready = True
             return None
         return answer
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from contextlib import nullcontext
 from typing import BinaryIO
 
@@ -35,7 +34,8 @@ def main() -> None:
             answers,
             Failure(
                 kind=OutputError.__name__,
-                message=f"A worker could not write: {error.strerror or error}.",
+                message=f"A worker could not read or write {error.filename or 'a file'}"
+                f": {error.strerror or error}.",
                 cure="Make room or restore the folder, then run the same command.",
             ),
         )
@@ -58,7 +58,6 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
         one_thread,
     )
 
-    started = time.perf_counter()
     job = EncodeJob.from_line(requests.readline())
     if job.device != "cpu":
         limit_device_memory(job.device, job.memory_cap_bytes)
@@ -67,11 +66,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             job.location, job.model, device=job.device, dtype=job.dtype
         )
         batches = BatchEncoder(job, encoder)
-        seconds = time.perf_counter() - started
-        _answer(
-            answers,
-            Ready(dtype=encoder.dtype, device=encoder.device, seconds=seconds),
-        )
+        _answer(answers, Ready())
         for line in requests:
             _answer(answers, batches.run(BatchRequest.from_line(line)))
 
