@@ -23,7 +23,9 @@ from .devices import resolve_devices
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
 from .errors import EmbedderError, ModelError, RunStopped, UsageError
+from .export.layout import BundleNames
 from .export.output_errors import output_error
+from .export.publish import require_replaceable
 from .measure import measure_collection
 from .model_manager import ModelManager
 from .output_lock import only_run_in
@@ -41,6 +43,7 @@ from .telemetry.events import (
 from .workers.opening import worker_processes
 
 WORK_FOLDER = ".work"
+_REDACT_KEY = ".redact.key"  # beside the collections' folders: no name of one
 _BYTES_A_CHUNK = 1000  # to estimate how many chunks a file's size stands for
 
 
@@ -81,10 +84,16 @@ class BatchRunner:
         config = self._checked(parts, folders)
         with only_run_in(self._work_root):
             self._emit(self._run_started(folders))
-            exit_code = RunStopped.exit_code
+            exit_code = EmbedderError.exit_code
             try:
                 outcomes = tuple(self._one(folder, config, parts) for folder in folders)
                 exit_code = int(any(outcome.error for outcome in outcomes))
+            except EmbedderError as error:
+                exit_code = error.exit_code
+                raise
+            except KeyboardInterrupt:
+                exit_code = RunStopped.exit_code
+                raise
             finally:
                 seconds = time.perf_counter() - started
                 self._emit(
@@ -133,7 +142,18 @@ class BatchRunner:
                 f"{self._config.chunked_dir}.",
                 cure=f"Found: {', '.join(found)}.",
             )
-        return [found[name] for name in self._config.collections or found]
+        chosen = [found[name] for name in dict.fromkeys(self._config.collections)]
+        for folder in chosen or found.values():
+            self._check_names(folder)
+        return chosen or list(found.values())
+
+    def _check_names(self, folder: CollectionFolder) -> None:
+        """Refuse now what could not be part of a file name at the end."""
+        names = BundleNames(folder.name)
+        for model in self._config.dense:
+            names.dense(model.name)
+        for sparse in self._config.active_sparse:
+            names.postings(sparse.name)
 
     def _parts(self) -> Parts:
         if self._given_parts is not None:
@@ -156,6 +176,7 @@ class BatchRunner:
         if config.queries is not None:
             read_queries(config.queries)
         for folder in folders:
+            require_replaceable(config.output_dir / folder.name)
             require_free_space(
                 config.output_dir,
                 estimate_bundle_bytes(
@@ -196,19 +217,18 @@ class BatchRunner:
         started = time.perf_counter()
         self._emit(CollectionStarted(collection=folder.name))
         work_dir = self._work_root / folder.name
-        if not config.resume:
-            shutil.rmtree(work_dir, ignore_errors=True)
-        run = CollectionRun(
-            folder,
-            work_dir,
-            config,
-            parts,
-            self._emit,
-            self._run_id,
-            self._redact_key(),
-        )
         try:
-            outcome = run.run()
+            if not config.resume and work_dir.exists():
+                shutil.rmtree(work_dir)
+            outcome = CollectionRun(
+                folder,
+                work_dir,
+                config,
+                parts,
+                self._emit,
+                self._run_id,
+                self._redact_key(),
+            ).run()
         except (RunStopped, UsageError):
             raise
         except OSError as error:
@@ -229,7 +249,7 @@ class BatchRunner:
         """Return a key that stays with the output folder, so that files repeat."""
         if not self._config.redact_queries:
             return None
-        path = self._work_root / "redact.key"
+        path = self._work_root / _REDACT_KEY
         if not path.is_file():
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as stream:

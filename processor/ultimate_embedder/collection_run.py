@@ -15,7 +15,7 @@ from pathlib import Path
 from .catalogue import dense_model
 from .chunks import CollectionFolder
 from .config import ModelConfig, PipelineConfig, SparseModelConfig
-from .errors import ModelError
+from .errors import ModelError, ModelNotAvailable
 from .export.manifest import Manifest
 from .export.manifest_sections import TelemetrySection
 from .export.runtime import ExportRuntime
@@ -96,6 +96,8 @@ class CollectionRun:
             for block in dense
             if block.vectors is not None
         }
+        sparse = self._sparse(collection, dense)
+        matrices = {key: result.matrix for key, result in sparse.items()}
         config = self._config
         with ExportRuntime(
             config.output_dir,
@@ -109,8 +111,6 @@ class CollectionRun:
             export.write_ids(collection.store)
             for key, rows in vectors.items():
                 export.write_dense(key, rows)
-            sparse = self._sparse(collection, dense)
-            matrices = {key: result.matrix for key, result in sparse.items()}
             export.write_sparse(
                 matrices,
                 {
@@ -193,11 +193,23 @@ class CollectionRun:
         }
 
     def _attention_only(self) -> list[ModelConfig]:
-        """Return models wanted for their attention, not for their vectors."""
+        """Return models wanted for their attention, not for their vectors.
+
+        One that is not to be had is left out with a warning: the sparse stage then
+        takes its second choice, or says that it has none.
+        """
         names = {model.name for model in self._config.dense}
-        return [
-            dense_model(key) for key in self._attention_models() if key not in names
-        ]
+        found = []
+        for key, sparse in self._attention_models().items():
+            if key in names:
+                continue
+            model = dense_model(key)
+            try:
+                self._parts.models.locate(model)
+                found.append(model)
+            except ModelNotAvailable as error:
+                self._warn(f"{sparse.name} has no attention to use: {error}")
+        return found
 
     def _dense(self, collection: MeasuredCollection) -> tuple[DenseBlock, ...]:
         """Run the roster in order, each model over all its batches."""

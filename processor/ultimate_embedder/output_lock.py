@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RunStopped
+from .export.output_errors import output_error
+
+_LOCK = ".lock"  # beside the collections' folders: no name of one
 
 
 @contextmanager
@@ -17,10 +20,14 @@ def only_run_in(work_root: Path) -> Iterator[None]:
 
     Raises:
         RunStopped: another run holds it.
+        OutputError: the lock cannot be written.
     """
-    work_root.mkdir(parents=True, exist_ok=True)
-    path = work_root / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    path = work_root / _LOCK
+    try:
+        work_root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise output_error(error, path) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

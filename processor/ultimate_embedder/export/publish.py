@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..errors import UsageError
 from .layout import MANIFEST
 
 Exchange = Callable[[Path, Path], bool]
@@ -153,6 +154,19 @@ def is_replaceable(target: Path) -> bool:
     return target.is_dir() and (
         (target / MANIFEST).is_file() or next(target.iterdir(), None) is None
     )
+
+
+def require_replaceable(target: Path) -> None:
+    """Return when a bundle may be published at `target`.
+
+    Raises:
+        UsageError: something else stands there.
+    """
+    if not is_replaceable(target):
+        raise UsageError(
+            f"{target} exists and is not a bundle; nothing is replaced.",
+            cure="Choose another --output-dir, or move it away.",
+        )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..config import ALL_EXPORTS, Export, JsonlLayout
-from ..errors import BundleError, UsageError
+from ..errors import BundleError
 from ..postings import write_postings
 from ..records import Float32Array, SparseMatrix
 from ..telemetry.events import Emit, StageFinished, StageStarted, silent
@@ -42,10 +42,10 @@ from .publish import (
     Exchange,
     exchange_folders,
     fsync_folder,
-    is_replaceable,
     make_staging,
     publish_folder,
     recover,
+    require_replaceable,
 )
 from .vectors import write_vectors
 
@@ -137,11 +137,7 @@ class ExportRuntime:
         with self._writing(self.target.parent):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             recover(self.target)
-            if not is_replaceable(self.target):
-                raise UsageError(
-                    f"{self.target} exists and is not a bundle; nothing is replaced.",
-                    cure="Choose another --output-dir, or move it away.",
-                )
+            require_replaceable(self.target)
             self._staging, self._lock = make_staging(self.target)
         self._artifacts.clear()
         self._dense_sums.clear()

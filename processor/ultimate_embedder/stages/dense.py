@@ -163,7 +163,7 @@ class DenseStage:
         self, task: DenseTask, tokens: TokenTable, plan: BatchPlan
     ) -> EncodeJob:
         """Make the pass's folder; drop what an earlier run with other settings left."""
-        folder = self._work_dir / f"dense-{_file_name(task.model.name)}"
+        folder = self._work_dir / f"dense-{task.model.name}"
         folder.mkdir(parents=True, exist_ok=True)
         files: dict[Output, Path] = {
             "dense": folder / "vectors.npy",
@@ -315,11 +315,6 @@ def _fingerprint(task: DenseTask, plan: BatchPlan, output: Output) -> str:
         "instruction_sets": this_machine().instruction_sets,
     }
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _file_name(key: str) -> str:
-    """Make a model key safe as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-._" else "-" for c in key)
 
 
 def _copy_to_equal_texts(path: Path, first: Int64Array) -> None:
