@@ -171,10 +171,7 @@ def _fusion(run: FusionRun) -> _StageLine:
         model=run.method,
         items=run.queries,
         seconds=run.seconds,
-        details=(
-            " + ".join(run.legs),
-            *_latency(run.latency_ms_p50, run.latency_ms_p95),
-        ),
+        details=(" + ".join(run.legs),),
     )
 
 

@@ -100,8 +100,6 @@ class FusionRun(Section):
     query_source: str | None = None  # "queries" or "probes"
     candidates: Count = 0
     seconds: Seconds = 0.0
-    latency_ms_p50: float | None = None
-    latency_ms_p95: float | None = None
     quality: dict[str, dict[str, float]] = Field(default_factory=dict)
     statistics: dict[str, Any] = Field(default_factory=dict)
 
