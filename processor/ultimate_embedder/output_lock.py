@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import RunStopped
-from .export.output_errors import output_error
+from .errors import OutputError, RunStopped
 
 _LOCK = ".lock"  # beside the collections' folders: no name of one
 
@@ -27,7 +26,10 @@ def only_run_in(work_root: Path) -> Iterator[None]:
         work_root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise output_error(error, path) from error
+        raise OutputError(
+            f"Writing {path} failed: {error.strerror or error}.",
+            cure="Mend its permissions or choose another --output-dir.",
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -143,25 +143,44 @@ def test_stages_switched_off_change_no_dense_byte_and_leave_no_file(
     run: Run, tmp_path: Path
 ) -> None:
     run()
-    bundle = tmp_path / "out" / "docs"
-    before = files_of(bundle)
-    outcome, heard = run(enable_sparse=False, enable_rerank=False)
-    after = files_of(bundle)
+    full = files_of(tmp_path / "out" / "docs")
+    off = {"enable_sparse": False, "enable_rerank": False}
+    outcome, heard = run(output_dir=tmp_path / "off", **off)
+    bare = tmp_path / "off" / "docs"
+    computed = sum(e.items for e in heard.of(BatchFinished) if e.stage == "dense")
+    assert computed == 72  # nothing was taken over from the first run
     manifest = outcome.collections[0].manifest
     assert manifest is not None
     assert manifest.sparse_run is None
     assert manifest.rerank_run is None
-    assert not [name for name in after if "sparse" in name or "rerank" in name]
-    assert not [name for name in after if "postings" in name]
-    for name in after.keys() - {"SHA256SUMS", "docs_qdrant.jsonl"}:
-        assert after[name] == before[name], name
-    for point in lines(bundle / "docs_qdrant.jsonl"):
+    files = files_of(bare)
+    assert set(files) == {
+        "SHA256SUMS",
+        "docs_all-miniLM-l6_embeddings.npy",
+        "docs_all-miniLM-l6_index.faiss",
+        "docs_ids.jsonl",
+        "docs_qdrant.jsonl",
+    }
+    for name in files.keys() - {"SHA256SUMS", "docs_qdrant.jsonl"}:
+        assert files[name] == full[name], name
+    for point in lines(bare / "docs_qdrant.jsonl"):
         assert list(point["vector"]) == ["all-miniLM-l6"]
     skipped = {(e.stage, e.reason) for e in heard.of(StageSkipped)}
     assert skipped == {("sparse", "disabled"), ("rerank", "disabled")}
-    assert heard.of(BatchFinished)[0].stage != "dense"
+
+
+def test_stages_switched_off_and_on_again_in_one_folder_leave_nothing_behind(
+    run: Run, tmp_path: Path
+) -> None:
     run()
-    assert files_of(bundle) == before
+    bundle = tmp_path / "out" / "docs"
+    full = files_of(bundle)
+    run(enable_sparse=False, enable_rerank=False)
+    left = [n for n in files_of(bundle) if "sparse" in n or "_postings" in n]
+    assert left == []
+    assert "docs_rerank.jsonl" not in files_of(bundle)
+    run()
+    assert files_of(bundle) == full
 
 
 def test_the_same_input_gives_the_same_bytes_in_another_folder(
@@ -181,7 +200,8 @@ def test_a_second_run_computes_nothing_again(run: Run) -> None:
 def test_fresh_computes_everything_again(run: Run) -> None:
     run()
     _, heard = run(resume=False)
-    assert [e for e in heard.of(BatchFinished) if e.stage == "dense"]
+    computed = sum(e.items for e in heard.of(BatchFinished) if e.stage == "dense")
+    assert computed == 72
 
 
 def test_without_a_reranker_the_run_succeeds_and_says_why(
