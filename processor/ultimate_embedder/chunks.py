@@ -93,16 +93,28 @@ def _roots(root: Path) -> list[Path]:
 
 
 def _chunk_files(folder: Path) -> list[Path]:
-    """Walk without following linked folders, so that no loop can form."""
-    files = []
-    for parent, folders, names in os.walk(folder):
+    """Walk without following linked folders, so that no loop can form.
+
+    A folder that cannot be listed stands among the files, to be set aside as one.
+    """
+    files: list[Path] = []
+    unreadable: list[Path] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(Path(os.fsdecode(error.filename)))
+
+    for parent, folders, names in os.walk(folder, onerror=note):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [
             Path(parent, name)
             for name in names
             if any(fnmatch.fnmatchcase(name, p) for p in CHUNK_FILE_PATTERNS)
         ]
-    return sorted(files, key=lambda path: os.fsencode(path.relative_to(folder)))
+    if not files:
+        return []
+    return sorted(
+        files + unreadable, key=lambda path: os.fsencode(path.relative_to(folder))
+    )
 
 
 def read_chunk_file(
@@ -140,6 +152,8 @@ def _load(folder: Path, path: Path) -> list[Any]:
     try:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise _Unusable("outside_folder", "a link that leaves the collection")
+        if path.is_dir():
+            raise _Unusable("unreadable", "a folder that cannot be listed")
         size = path.stat().st_size
         if size > MAX_CHUNK_FILE_BYTES:
             raise _Unusable(
@@ -234,7 +248,9 @@ def _place(file: PurePosixPath) -> tuple[str, PurePosixPath]:
 def _filename(file: PurePosixPath, inner: PurePosixPath, metadata: Metadata) -> str:
     given = metadata.get("filename")
     name = given if isinstance(given, str) and given else None
-    return str(inner / (name or file.name.removesuffix(CHUNK_FILE_SUFFIX)))
+    name = name or file.name.removesuffix(CHUNK_FILE_SUFFIX) or file.name
+    # Joined as text: joining as paths would drop the folder before a rooted name.
+    return "/".join((*inner.parts, name))
 
 
 def _with_own(metadata: Metadata, own: dict[str, str]) -> Metadata:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,45 @@ def test_a_link_out_of_the_collection_is_not_read(tmp_path: Path) -> None:
     store, _ = build(tmp_path)
     assert [chunk.text for chunk in store] == ["inside"]
     assert ("b_chunks.json", None, "outside_folder") in reasons(store)
+
+
+@pytest.mark.parametrize("name", ["/srv/a.md", "./a.md", "x//a.md", "../a.md", "a/"])
+def test_a_given_filename_is_kept_to_the_letter_after_its_folder(
+    tmp_path: Path, name: str
+) -> None:
+    for inner in ("one", "two"):
+        entry = {"text": inner, "metadata": {"filename": name}}
+        write(tmp_path / "c" / "docs" / inner / "a_chunks.json", [entry])
+    store, _ = build(tmp_path)
+    assert [chunk.chunk_id for chunk in store] == [
+        f"c:docs:one/{name}:chunk:0",
+        f"c:docs:two/{name}:chunk:0",
+    ]
+
+
+def test_a_chunk_file_without_a_stem_has_a_filename(tmp_path: Path) -> None:
+    write(tmp_path / "c" / "_chunks.json", [{"text": "t"}])
+    assert build(tmp_path)[0].chunk(0).chunk_id == "c:_root:_chunks.json:chunk:0"
+
+
+def test_a_folder_that_cannot_be_listed_is_set_aside_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "c" / "open" / "a_chunks.json", [{"text": "t"}])
+    write(tmp_path / "c" / "shut" / "a_chunks.json", [{"text": "t"}])
+    write(tmp_path / "lost+found" / "a_chunks.json", [{"text": "t"}])
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if Path(path).name in {"shut", "lost+found"}:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    store, _ = build(tmp_path)
+    assert [folder.name for folder in find_collections(tmp_path)] == ["c"]
+    assert reasons(store) == [("shut", None, "unreadable")]
+    assert store.conservation.adds_up
 
 
 def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path: Path) -> None:
