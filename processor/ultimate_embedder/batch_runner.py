@@ -69,6 +69,7 @@ class BatchRunner:
         self._emit = emit
         self._run_id = run_id
         self._given_parts = parts
+        self._skipped: list[str] = []
         self._work_root = config.output_dir / WORK_FOLDER
 
     def run(self) -> RunOutcome:
@@ -198,7 +199,8 @@ class BatchRunner:
             except ModelError as error:
                 if not self._config.skip_failed_models or not usable:
                     raise
-                self._emit(Warned(message=f"Model {model.name} is skipped: {error}"))
+                self._skipped.append(f"Model {model.name} is skipped: {error}")
+                self._emit(Warned(message=self._skipped[-1]))
         return usable
 
     def _run_started(self, folders: Sequence[CollectionFolder]) -> RunStarted:
@@ -228,6 +230,7 @@ class BatchRunner:
                 self._emit,
                 self._run_id,
                 self._redact_key(),
+                self._skipped,
             ).run()
         except (RunStopped, UsageError):
             raise

@@ -7,7 +7,7 @@ The stages that are switched off are not called.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,7 +70,9 @@ class CollectionRun:
         emit: Emit,
         run_id: str,
         redact_key: bytes | None = None,
+        warnings: Sequence[str] = (),
     ) -> None:
+        """`warnings` were given before; they stand in the manifest with its own."""
         self._folder = folder
         self._work_dir = work_dir
         self._config = config
@@ -79,7 +81,7 @@ class CollectionRun:
         self._emit_outside = emit
         self._run_id = run_id
         self._redact_key = redact_key
-        self._warnings: list[str] = []
+        self._warnings = list(warnings)
 
     def run(self) -> CollectionOutcome:
         """Do every stage and publish.

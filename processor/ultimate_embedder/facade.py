@@ -148,11 +148,21 @@ class UltimateKaggleEmbedderV4:
         }
 
     def export_for_local_qdrant(self, target: str | Path | None = None) -> list[Path]:
-        """Return the bundle folders, copied to `target` when one is given."""
+        """Return the bundle folders, copied to `target` when one is given.
+
+        Raises:
+            UsageError: nothing was embedded, or `target` has a folder of that name.
+        """
         bundles = [one.bundle for one in self._finished() if one.bundle is not None]
         if target is None:
             return bundles
         copies = [Path(target) / bundle.name for bundle in bundles]
+        taken = [str(copy) for copy in copies if copy.exists()]
+        if taken:
+            raise UsageError(
+                f"Nothing is copied over what is there: {', '.join(taken)}.",
+                cure="Choose another target, or move it away.",
+            )
         for bundle, copy in zip(bundles, copies, strict=True):
             shutil.copytree(bundle, copy)
         return copies

@@ -220,6 +220,7 @@ def _rerank_run(
         latency_ms_p50=found.latency_ms(50),
         latency_ms_p95=found.latency_ms(95),
         seconds=sum(header.latency_ms for header in found.headers) / 1000,
+        device=found.device,
         fallback_used=found.fallback_reason is not None,
         fallback_reason=found.fallback_reason,
         runs=found.headers,

@@ -25,7 +25,7 @@ from .encoders.protocols import AttentionEncoder, PairScorer, Role, Tokenizer
 from .errors import ModelNotAvailable
 from .export.layout import BundleNames
 from .fusion import DEFAULT_FUSION
-from .measure import MeasuredCollection
+from .measure import MeasuredCollection, MeasuredModel
 from .model_manager import ModelSource
 from .postings import Postings
 from .probes import PROBES, RERANK_PROBES, Probe, draw_probes
@@ -134,6 +134,9 @@ class RetrievalRun:
                 leg, from_attention = self._dense_leg(model, queries, masked)
                 legs.append(leg)
                 attention.update(from_attention)
+        for measured in self.collection.models if masked else ():
+            if measured.config.name not in self.vectors:
+                attention.update(self._attention_alone(measured, masked or []))
         for key, result in self.sparse.items():
             sparse = self._sparse_leg(key, result, queries, masked, attention)
             legs += [sparse] if sparse else []
@@ -152,12 +155,7 @@ class RetrievalRun:
         self, model: ModelConfig, queries: Sequence[Query], masked: list[str] | None
     ) -> tuple[DenseLeg, dict[str, list[SparseVector]]]:
         """Encode queries and masked texts while the model is in memory."""
-        sharing = [
-            result.encoder
-            for key, result in self.sparse.items()
-            if isinstance(result.encoder, AttentionSparseEncoder)
-            and self._dense_key(key) == model.name
-        ]
+        sharing = self._sharing(model)
         tokenizer = self.collection.model(model.name).tokenizer
         attention: dict[str, list[SparseVector]] = {}
         with self.manager.resident(model) as encoder:
@@ -166,14 +164,32 @@ class RetrievalRun:
             hidden = None
             if masked and sharing:
                 hidden, weighted = encode.vectors_and_attention(masked)
-                attention = {
-                    words.name: [words.encode_attention(*pair) for pair in weighted]
-                    for words in sharing
-                }
+                attention = _words_of(sharing, weighted)
             elif masked:
                 hidden = encode.vectors(masked, "document")
         index = DenseIndex(self.vectors[model.name])
         return DenseLeg(model.name, index, vectors, hidden), attention
+
+    def _attention_alone(
+        self, model: MeasuredModel, masked: list[str]
+    ) -> dict[str, list[SparseVector]]:
+        """Encode masked texts with a model that is wanted for its attention only."""
+        sharing = self._sharing(model.config)
+        if not sharing:
+            return {}
+        with self.manager.resident(model.config) as encoder:
+            encode = _Encoding(encoder, model.tokenizer)
+            _, weighted = encode.vectors_and_attention(masked)
+        return _words_of(sharing, weighted)
+
+    def _sharing(self, model: ModelConfig) -> list[AttentionSparseEncoder]:
+        """Return the sparse models that were made from this one's attention."""
+        return [
+            result.encoder
+            for key, result in self.sparse.items()
+            if isinstance(result.encoder, AttentionSparseEncoder)
+            and self._dense_key(key) == model.name
+        ]
 
     def _dense_key(self, sparse_key: str) -> str | None:
         """Return the dense model whose pass a sparse model shares."""
@@ -265,6 +281,18 @@ class RetrievalRun:
         return quality_card(ranks, depths=depths, seed=self.config.seed)
 
 
+_Weighted = tuple[UInt32Array, Float32Array]  # token ids and their attention
+
+
+def _words_of(
+    sharing: Sequence[AttentionSparseEncoder], weighted: Sequence[_Weighted]
+) -> dict[str, list[SparseVector]]:
+    return {
+        words.name: [words.encode_attention(*pair) for pair in weighted]
+        for words in sharing
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Encoding:
     """Texts through one tokenizer and one encoder, some at a time."""
@@ -280,7 +308,7 @@ class _Encoding:
 
     def vectors_and_attention(
         self, texts: Sequence[str]
-    ) -> tuple[Float32Array, list[tuple[UInt32Array, Float32Array]]]:
+    ) -> tuple[Float32Array, list[_Weighted]]:
         """Return vectors, and each text's token ids with their [CLS] attention."""
         vectors, weighted = [], []
         for ids in self._ids(texts, "document"):

@@ -59,6 +59,8 @@ def test_load_generate_export_gives_vectors_by_model_and_row(tmp_path: Path) -> 
     assert len(embedder.sparse_vectors[0]["qdrant-bm25"]) > 5
     (copied,) = embedder.export_for_local_qdrant(tmp_path / "copy")
     assert (copied / "docs_qdrant.jsonl").is_file()
+    with pytest.raises(UsageError, match="Nothing is copied over"):
+        embedder.export_for_local_qdrant(tmp_path / "copy")
 
 
 def test_an_unknown_model_lists_those_known() -> None:

@@ -16,6 +16,7 @@ from conftest import Run, config_for, write_collection
 from qdrant_client.models import PointStruct
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
+from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.protocols import PairScorer
 from processor.ultimate_embedder.errors import (
@@ -126,6 +127,7 @@ def test_the_manifest_accounts_for_every_chunk_and_stage(run: Run) -> None:
     assert [sparse.coverage for sparse in manifest.sparse_run] == [1.0, 1.0]
     assert isinstance(manifest.rerank_run, RerankRan)
     assert manifest.rerank_run.queries == 32
+    assert manifest.rerank_run.device == "cpu"
     assert manifest.fusion_run is not None
     assert manifest.fusion_run.queries == 72
     assert set(manifest.fusion_run.quality) == {
@@ -202,6 +204,43 @@ def test_fresh_computes_everything_again(run: Run) -> None:
     _, heard = run(resume=False)
     computed = sum(e.items for e in heard.of(BatchFinished) if e.stage == "dense")
     assert computed == 72
+
+
+def test_attention_vectors_of_a_model_without_dense_vectors_are_judged_too(
+    run: Run,
+) -> None:
+    companion = replace(dense_model("all-miniLM-l6"), name="other")
+    outcome, _ = run(dense=(companion,))
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.dense_run is not None
+    assert [dense.model for dense in manifest.dense_run] == ["other"]
+    assert manifest.fusion_run is not None
+    assert "qdrant-minilm-attention" in manifest.fusion_run.quality
+
+
+def test_a_companion_that_is_missing_is_skipped_on_request_and_stands_in_the_manifest(
+    run: Run,
+) -> None:
+    missing = replace(
+        dense_model("all-miniLM-l6"),
+        name="missing",
+        package=None,
+        hf_model_id="nobody/has-this-model",
+    )
+    roster = (dense_model("all-miniLM-l6"), missing)
+    with pytest.raises(ModelNotAvailable):
+        run(dense=roster)
+    outcome, heard = run(dense=roster, skip_failed_models=True)
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.dense_run is not None
+    assert [dense.model for dense in manifest.dense_run] == ["all-miniLM-l6"]
+    (warning,) = manifest.warnings
+    assert warning.startswith("Model missing is skipped")
+    assert warning in [event.message for event in heard.of(Warned)]
+    with pytest.raises(ModelNotAvailable):
+        run(dense=roster[::-1], skip_failed_models=True)
 
 
 def test_without_a_reranker_the_run_succeeds_and_says_why(

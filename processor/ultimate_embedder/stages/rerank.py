@@ -57,6 +57,7 @@ class RerankResult:
     model: str
     queries: tuple[RerankedQuery, ...]
     candidates: int
+    device: str = "cpu"
     not_reranked: int = 0
     fallback_reason: str | None = None
 
@@ -147,6 +148,7 @@ class RerankPipeline:
             model=self._config.name,
             queries=tuple(done),
             candidates=candidates,
+            device=self._executor.scorer.device,
             not_reranked=left,
             fallback_reason=TIMEOUT if left else None,
         )
