@@ -7,6 +7,7 @@ which says what it was made from. The folder appears by one rename at the end.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -116,17 +117,27 @@ def open_matrix(directory: Path) -> SparseMatrix:
     """Return the matrix of a folder, memory-mapped.
 
     Raises:
-        BundleError: when the three arrays do not belong together.
+        BundleError: an array is missing or cut short, or they do not belong together.
     """
-    indptr, indices, values = (
-        np.load(directory / f"{name}.npy", mmap_mode="r")
-        for name in ("indptr", "indices", "values")
-    )
+    try:
+        indptr, indices, values = (
+            np.load(directory / f"{name}.npy", mmap_mode="r")
+            for name in ("indptr", "indices", "values")
+        )
+    except (FileNotFoundError, ValueError, EOFError) as error:
+        raise _damaged(directory) from error
     types = (indptr.dtype, indices.dtype, values.dtype)
     fits = types == (np.int64, np.uint32, np.float32) and len(indptr) > 0
     if not fits or not int(indptr[-1]) == len(indices) == len(values):
-        raise BundleError(f"The sparse matrix in {directory} is damaged.")
+        raise _damaged(directory)
     return SparseMatrix(indptr, indices, values)
+
+
+def _damaged(directory: Path) -> BundleError:
+    return BundleError(
+        f"The sparse matrix in {directory} is damaged.",
+        cure="Remove that folder and run again.",
+    )
 
 
 def holds(directory: Path, facts: Mapping[str, Any]) -> bool:
@@ -156,6 +167,9 @@ def build_once(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     learnt = build(partial)
+    for path in partial.iterdir():  # on the disk before the facts that vouch for it
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
     record = json.dumps({"facts": dict(facts), "learnt": dict(learnt)}, sort_keys=True)
     (partial / FACTS_NAME).write_text(record, encoding="utf-8")
     if directory.exists():

@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.sources import ModelLocation
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
@@ -164,6 +167,29 @@ class KillingListener(RecordingListener):
             self.pool = None
 
         return open_pool
+
+
+def test_a_worker_whose_run_is_gone_ends_without_a_word(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from processor.ultimate_embedder.workers.process"]
+    command[-1] += " import main; main()"
+    process = subprocess.Popen(
+        command,
+        cwd=Path(__file__).resolve().parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # its answer, that there is no such model, reaches no one
+    job = EncodeJob(
+        model=dense_model("all-miniLM-l6"),
+        location=tmp_path / "nowhere",
+        tokens=tmp_path,
+        plan=tmp_path,
+        vectors=tmp_path,
+    )
+    _, said = process.communicate(job.to_line(), timeout=120)
+    assert (process.returncode, said) == (0, b"")
 
 
 def test_killing_one_of_two_workers_changes_no_byte(

@@ -100,6 +100,21 @@ def test_other_facts_or_a_refused_reuse_build_anew(tmp_path: Path) -> None:
     assert build_once(folder, {"chunks": "b"}, builds, reuse=False) == {"average": 3.1}
 
 
+@pytest.mark.parametrize("kept", [None, 0, 60])
+def test_an_array_that_is_missing_or_cut_short_is_told_as_damage(
+    tmp_path: Path, kept: int | None
+) -> None:
+    with MatrixWriter(tmp_path) as writer:
+        writer.append(_vector((1, 0.5)))
+    path = tmp_path / "indices.npy"
+    content = path.read_bytes()
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(content[:kept])
+    with pytest.raises(BundleError, match=r"is damaged\. Remove that folder"):
+        open_matrix(tmp_path)
+
+
 def test_an_interrupted_build_is_not_taken_for_a_result(tmp_path: Path) -> None:
     builds, folder = Builds(), tmp_path / "matrix"
     with pytest.raises(KeyboardInterrupt):

@@ -6,6 +6,7 @@ error. It ends when its input ends, so it never outlives the run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -22,13 +23,20 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with contextlib.suppress(BrokenPipeError):  # the run is gone: no one to tell
+        _serve_or_tell(sys.stdin.buffer, answers)
+
+
+def _serve_or_tell(requests: BinaryIO, answers: BinaryIO) -> None:
     try:
-        _serve(sys.stdin.buffer, answers)
+        _serve(requests, answers)
     except EmbedderError as error:
         _answer(
             answers,
             Failure(kind=type(error).__name__, message=error.message, cure=error.cure),
         )
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _answer(
             answers,
