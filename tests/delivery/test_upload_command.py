@@ -67,6 +67,16 @@ def test_exactly_one_target_must_be_given(
     assert "exactly one of --url, --path and --edge" in capsys.readouterr().err
 
 
+def test_a_file_where_the_folder_should_be_is_told_with_the_cure(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "q").touch()
+    assert run_function(upload, [str(bundle), "--path", str(tmp_path / "q")]) == 1
+    err = capsys.readouterr().err
+    assert "cannot be opened or written: File exists. Choose another folder" in err
+    assert "Errno" not in err
+
+
 def test_a_failed_delivery_is_exit_code_one_and_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

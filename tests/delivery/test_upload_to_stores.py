@@ -169,13 +169,15 @@ def test_a_collection_that_does_not_fit_is_refused_untouched_and_can_be_replaced
     assert send(bundle, open_store, recreate=True).points_after == 60
 
 
-def test_points_of_something_else_in_the_collection_are_reported(
+def test_points_of_something_else_are_reported_before_anything_is_sent(
     tmp_path: Path, bundle: Path, open_store: OpenStore
 ) -> None:
     larger = write_bundle(tmp_path / "larger", make_content(75))
     send(larger, open_store)
+    sent: list[int] = []
     with pytest.raises(DeliveryError, match="75 points, the bundle 60: 15 are left"):
-        send(bundle, open_store)
+        send_bundle(plan_upload(bundle), open_store("docs"), advance=sent.append)
+    assert sent == []
     assert send(bundle, open_store, recreate=True).points_after == 60
 
 

@@ -35,7 +35,12 @@ def _told(where: str) -> Iterator[None]:
             f"{where} cannot be reached: {_line(error)}.",
             cure="Check the address and that Qdrant is running.",
         ) from error
-    except (ValueError, RuntimeError, OSError) as error:  # what the local mode raises
+    except OSError as error:  # the local mode's folder
+        raise DeliveryError(
+            f"{where} cannot be opened or written: {error.strerror or _line(error)}.",
+            cure="Choose another folder, or mend its permissions.",
+        ) from error
+    except (ValueError, RuntimeError) as error:  # what the local mode raises
         raise DeliveryError(f"{where}: {_line(error).rstrip('.')}.") from error
 
 

@@ -74,10 +74,12 @@ def send_bundle(
     if not exists:
         store.create(plan.layout)
     before = store.count() if exists else 0
+    _refuse_strangers(plan, store, before)
     sample = _send(plan, store, advance)
     store.finish()
     after = store.count()
-    _compare_counts(plan, store, after)
+    _refuse_strangers(plan, store, after)
+    _refuse_gaps(plan, store, after)
     _compare_points(store, sample)
     return UploadReport(
         target=store.describe(),
@@ -108,13 +110,20 @@ def _send(
     return sample
 
 
-def _compare_counts(plan: UploadPlan, store: Store, found: int) -> None:
+def _refuse_strangers(plan: UploadPlan, store: Store, found: int) -> None:
+    """Return unless the collection must hold points that are not the bundle's.
+
+    Asked before anything is sent too: the points of two bundles are hard to part.
+    """
     if found > plan.points:
         raise DeliveryError(
             f"The {store.describe()} holds {found:,} points, the bundle "
             f"{plan.points:,}: {found - plan.points:,} are left from something else.",
             cure="Replace the collection with --recreate.",
         )
+
+
+def _refuse_gaps(plan: UploadPlan, store: Store, found: int) -> None:
     if found < plan.points:
         raise DeliveryError(
             f"The {store.describe()} holds {found:,} points of the bundle's "
