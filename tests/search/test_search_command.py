@@ -40,7 +40,7 @@ def test_a_ranking_that_cannot_be_had_is_left_out_with_the_reason(
     path = make_bundle(rerank=NOT_RUN)
     assert run_function(search, [str(path), QUERY]) == 0
     captured = capsys.readouterr().out
-    assert "No reranked ranking: The weights are not here. Fetch them." in captured
+    assert "did not rerank: The weights are not here. Fetch them." in captured
     assert run_function(search, [str(path), QUERY, "--stage", "reranked"]) == 2
     captured_error = capsys.readouterr()
     assert captured_error.out == ""

@@ -141,7 +141,8 @@ def _why_no_sparse(manifest: Manifest) -> str:
 def _why_no_rerank(manifest: Manifest, *, has_texts: bool) -> str | None:
     run = manifest.rerank_run
     if isinstance(run, RerankNotRun):
-        return f"{run.reason} {run.cure}"
+        why = run.reason.rstrip(".")
+        return f"The run that built this bundle did not rerank: {why}. {run.cure}"
     if not isinstance(run, RerankRan):
         return "Rerank was off when this bundle was built."
     if not has_texts:
