@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from processor.ultimate_embedder.cli.embed import embed
+from processor.ultimate_embedder.cli.embed_options import with_preset
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.settings import Preset
 
@@ -32,4 +33,5 @@ Exit codes: 0 all collections are done; 1 at least one failed; 2 bad usage or se
 """
 
 if __name__ == "__main__":
-    raise SystemExit(run_function(embed, preset=SINGLE_MODEL, summary=SUMMARY))
+    command = with_preset(embed, SINGLE_MODEL)
+    raise SystemExit(run_function(command, preset=SINGLE_MODEL, summary=SUMMARY))

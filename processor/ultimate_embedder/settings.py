@@ -223,7 +223,8 @@ def _file_layer(here: Path, config_file: Path | None) -> dict[str, Decision]:
         content = path.read_text(encoding="utf-8")
         table = tomllib.loads(content)
     except (OSError, ValueError) as error:
-        raise UsageError(f"Cannot read the config file {path}: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"Cannot read the config file {path}: {why}.") from error
     decisions = {}
     for key, value in table.items():
         place = f"{path.name}:{_toml_line(content, key)}"
@@ -308,7 +309,7 @@ def _parse(parser: Any, value: object, place: str) -> object:
     try:
         return parser(value)
     except ValueError as error:
-        shown = value if isinstance(value, str) else repr(value)
+        shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         raise UsageError(f"{place} is '{shown}'; {error}.") from None
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from processor.ultimate_embedder.chunking.folder import CollectionReport
+from processor.ultimate_embedder.cli import chunk as command
 from processor.ultimate_embedder.cli.chunk import chunk
 from processor.ultimate_embedder.cli.entry import run_function
 
@@ -48,6 +50,29 @@ def test_the_table_shows_the_figures_and_no_text_of_documents(folders, capsys) -
     assert "\x1b" not in out + err
 
 
+def test_the_tables_fit_80_columns_when_every_figure_is_needed(
+    capsys, monkeypatch, tmp_path
+) -> None:
+    figures = dict.fromkeys(("documents", "chunks", "new_chunks"), 12_345)
+    figures |= dict.fromkeys(("chunked", "unchanged", "empty", "quarantined"), 1_234)
+    one = CollectionReport("qdrant_ecosystem", **figures, removed=1_234)
+    one.skipped, one.tokens, one.seconds = {".png": 1_234}, 12_345_678, 0.5
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(command, "chunk_folder", lambda *_: [one])
+    monkeypatch.setattr(command, "stdout_format", lambda _: "rich")
+    code, out, _ = run(capsys, "--input-dir", str(tmp_path))
+    assert code == 0
+    words = "qdrant_ecosystem found chunked kept empty skipped removed 12,345,678"
+    for word in words.split():
+        assert word in out
+
+
+def test_a_figure_that_is_zero_everywhere_has_no_column(folders, capsys) -> None:
+    _, out, _ = run(capsys, *folders)
+    header = next(line for line in out.splitlines() if "collection" in line)
+    assert header.split() == ["collection", "found", "chunked"]
+
+
 def test_the_script_runs_alone(folders) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *folders, "--max-tokens", "64", "--overlap", "8"],
@@ -69,9 +94,12 @@ def test_the_script_runs_alone(folders) -> None:
         (["--profile", "nothing"], "embedded"),
         (["--max-tokens", "512"], "more than the window"),
         (["--max-tokens", "20"], "at least 32"),
-        (["--overlap", "200"], "overlap"),
+        (["--max-tokens", "0"], "at least 32"),
+        (["--overlap", "200"], "--overlap 200 is not possible"),
+        (["--overlap", "-1"], "Use 0 to 127"),
         (["--collections", "dosc"], "Found: docs"),
-        (["--input-dir", "nowhere"], "does not exist"),
+        (["--input-dir", "nowhere"], "no folder nowhere (--input-dir)"),
+        (["--input-dir", __file__], "There is no folder"),
         (["--output-dir", "/proc/none"], "cannot be written"),
     ],
 )
@@ -92,4 +120,8 @@ def test_a_collection_without_a_usable_document_is_exit_code_1(folders, capsys) 
     code, _, err = run(capsys, *folders)
     assert code == 1
     assert "void/a.md: binary" in err
+    assert err.splitlines()[-1] == (
+        "error: void: No usable chunk (documents: 1, empty: 0, set aside: 1). "
+        f"Look at the files in {void}."
+    )
     assert (Path(folders[3]) / "docs" / "a_chunks.json").exists()

@@ -356,7 +356,7 @@ def test_a_full_disk_stops_the_run_and_leaves_no_half_file(job, monkeypatch) -> 
 
 
 def test_folders_that_cannot_be_used_are_refused_before_any_work(job, tmp_path) -> None:
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match="There is no folder"):
         chunk_folder(replace(job, input_dir=tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="Found: code, docs"):
         chunk_folder(replace(job, collections=("dosc",)))
@@ -376,7 +376,26 @@ def test_documents_outside_collections_are_told_of(job) -> None:
     (job.input_dir / "loose.md").write_text("# Loose\n")
     heard: list[ev.Event] = []
     chunk_folder(job, heard.append)
-    assert any("1 documents outside" in e.message for e in _warnings(heard))
+    assert any("there are 1 in" in e.message for e in _warnings(heard))
+
+
+def test_a_stage_counts_what_it_made_and_not_what_it_found(job) -> None:
+    first: list[ev.Event] = []
+    before = chunk_folder(job, first.append)
+    (job.input_dir / "docs" / "late.md").write_text("# Late\n\nOne more.\n")
+    second: list[ev.Event] = []
+    after = chunk_folder(job, second.append)
+    assert _made(first) == {one.name: (one.chunks, one.tokens) for one in before}
+    added = report(after, "docs").tokens - report(before, "docs").tokens
+    assert _made(second) == {"code": (0, 0), "docs": (1, added)}
+
+
+def _made(heard: list[ev.Event]) -> dict[str, tuple[int, int]]:
+    return {
+        event.collection: (event.items, event.tokens)
+        for event in heard
+        if isinstance(event, ev.StageFinished)
+    }
 
 
 def _warnings(heard: list[ev.Event]) -> list[ev.Warned]:

@@ -138,7 +138,9 @@ def test_a_notebook_gives_sources_and_no_outputs() -> None:
 
 def test_lone_surrogates_of_a_notebook_become_replacement_characters() -> None:
     data = b'{"cells": [{"cell_type": "markdown", "source": "a \\ud800 b"}]}'
-    assert notebook.read(data).text == "a \ufffd b"
+    read = notebook.read(data)
+    assert read.text == "a \ufffd b"
+    assert read.warnings == ("lone surrogates: 1 replaced by U+FFFD",)
 
 
 @pytest.mark.parametrize(

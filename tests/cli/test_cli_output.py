@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from processor.ultimate_embedder.cli.output import (
     choose_format,
     plain_text,
     show_sheet,
+    stdout_format,
 )
 
 SHEET = Sheet(
@@ -37,8 +40,20 @@ SHEET = Sheet(
 def test_rich_needs_a_terminal_and_gives_way_to_a_notebook(
     asked: str | None, is_terminal: bool, in_notebook: bool, style: str
 ) -> None:
-    chosen = choose_format(asked, is_terminal=is_terminal, in_notebook=in_notebook)
+    chosen = choose_format(asked, is_terminal=is_terminal, notebook=in_notebook)
     assert chosen == style
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_terminal_that_a_notebook_opened_gets_no_control_characters(
+    monkeypatch: pytest.MonkeyPatch, notebook: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    if notebook:
+        monkeypatch.setenv("JPY_PARENT_PID", "7")
+    assert stdout_format() == ("plain" if notebook else "rich")
 
 
 def test_plain_columns_line_up_and_numbers_stand_right() -> None:

@@ -61,7 +61,7 @@ def call(
         (["--device", "tpu"], ["--device", "tpu", "cuda"]),
         (["--gpu-memory-cap", "0"], ["--gpu-memory-cap", "above 0"]),
         (["--jsonl-layout", "wide"], ["wide", "qdrant, simple"]),
-        (["--exports", "npy,csv"], ["csv", "npy, jsonl, faiss"]),
+        (["--exports", "npy,csv"], ["is 'npy,csv';", "npy, jsonl, faiss"]),
         (["--queries", "none.jsonl"], ["none.jsonl", "--queries"]),
         (["--config", "none.toml"], ["none.toml"]),
         (["--no-such-option"], ["--no-such-option", "--help"]),
@@ -111,6 +111,18 @@ def test_an_error_under_json_is_an_object(place: Path) -> None:
     assert "dox" in record["message"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--device", "gpu"], ["--disable-sparse", "--sparse-models", "splade"]],
+)
+def test_a_setting_that_cannot_be_is_an_object_under_json_too(
+    place: Path, arguments: list[str]
+) -> None:
+    done = call(place, "--log-format", "json", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr)["exit_code"] == 2
+
+
 def test_a_dry_run_plans_and_writes_nothing(place: Path) -> None:
     done = call(place, "--dry-run", "--log-format", "json")
     assert done.returncode == 0, done.stderr
@@ -154,8 +166,18 @@ def test_the_single_model_preset_is_a_default_that_options_override(
     assert "off" in rows["rerank"]
     assert "preset single model" in rows["rerank"]
     assert "JSONL layout simple" in rows["exports"]
+    assert "preset single model" in rows["exports"]
     assert "command line: --enable-sparse" in rows["sparse"]
     assert "all-miniLM-l6 (384-d" in rows["dense"]
+
+
+def test_the_help_of_the_preset_tells_its_own_defaults(place: Path) -> None:
+    done = call(place, "--help", script=SINGLE_MODEL)
+    help_text = " ".join(done.stdout.split())
+    assert "embedding a line. Default: simple." in help_text
+    assert "Make sparse vectors, or none. Default: disabled." in help_text
+    assert "or folders. Default: nomic-coderank." in help_text
+    assert "Vector files to write. Default: all three." in help_text
 
 
 def test_the_preset_names_its_model_when_it_cannot_be_had(place: Path) -> None:

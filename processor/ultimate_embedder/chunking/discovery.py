@@ -50,8 +50,8 @@ def find_collections(root: Path, wanted: Sequence[str] = ()) -> list[Collection]
     """
     if not root.is_dir():
         raise UsageError(
-            f"The input folder does not exist: {root}.",
-            cure="Name it with --input-dir.",
+            f"There is no folder {root} (--input-dir).",
+            cure="Name the folder whose first-level folders are collections.",
         )
     try:
         names = sorted(filter(_is_entered, _folders(root)), key=os.fsencode)

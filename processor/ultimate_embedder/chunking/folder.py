@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..disk_space import require_writable
 from ..errors import InputError, UsageError
 from ..telemetry import events as ev
 from .discovery import Collection, Document, find_collections, loose_files
@@ -22,7 +22,8 @@ SMALL_JOB_BYTES = 2**20
 @dataclass(slots=True)
 class CollectionReport:
     """Figures of one collection. Every document is one of chunked, unchanged, empty or
-    quarantined. `chunks` and `tokens` are what its chunk files hold now.
+    quarantined. `chunks` and `tokens` are what its chunk files hold now, the new ones
+    among them what this run made.
     """
 
     name: str
@@ -35,6 +36,8 @@ class CollectionReport:
     skipped: dict[str, int] = field(default_factory=dict)
     chunks: int = 0
     tokens: int = 0
+    new_chunks: int = 0
+    new_tokens: int = 0
     warnings: int = 0
     seconds: float = 0.0
 
@@ -43,11 +46,24 @@ class CollectionReport:
         """Were there documents, and no usable chunk?"""
         return self.documents > 0 and self.chunks == 0
 
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, for a person; None when it did not."""
+        if not self.failed:
+            return None
+        return (
+            f"No usable chunk (documents: {self.documents}, empty: {self.empty}, "
+            f"set aside: {self.quarantined})."
+        )
+
     def count(self, entry: Entry, *, unchanged: bool) -> None:
         """Add a file that could be read."""
         self.chunks += entry.chunks
         self.tokens += entry.tokens
         self.warnings += len(entry.warnings)
+        if not unchanged:
+            self.new_chunks += entry.chunks
+            self.new_tokens += entry.tokens
         if entry.output is None:
             self.empty += 1
         elif unchanged:
@@ -70,7 +86,10 @@ def chunk_folder(job: ChunkJob, emit: ev.Emit = ev.silent) -> list[CollectionRep
     _check_output(job)
     chunker = FileChunker(job)
     if loose := loose_files(job.input_dir):
-        message = f"{loose} documents outside any first-level folder are not chunked."
+        message = (
+            "Documents outside any first-level folder are not chunked; "
+            f"there are {loose} in {job.input_dir}."
+        )
         emit(ev.Warned(message=message))
     if not any(collection.documents or collection.refused for collection in found):
         raise InputError(
@@ -94,16 +113,7 @@ def _check_output(job: ChunkJob) -> None:
             f"The output folder lies in the input folder: {job.output_dir}.",
             cure="Choose one outside: chunk files would be chunked again.",
         )
-    try:
-        job.output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=job.output_dir):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"The output folder cannot be written to: {job.output_dir} "
-            f"({error.strerror}).",
-            cure="Choose another with --output-dir.",
-        ) from error
+    require_writable(job.output_dir)
 
 
 def _collection(
@@ -233,9 +243,9 @@ def _conclude(job: ChunkJob, report: CollectionReport, emit: ev.Emit) -> None:
             stage="chunk",
             collection=report.name,
             model=job.settings.tokenizer,
-            items=report.chunks,
+            items=report.new_chunks,
             seconds=report.seconds,
-            tokens=report.tokens,
+            tokens=report.new_tokens,
         )
     )
     emit(
@@ -243,6 +253,6 @@ def _conclude(job: ChunkJob, report: CollectionReport, emit: ev.Emit) -> None:
             collection=report.name,
             chunks=report.chunks,
             seconds=report.seconds,
-            error="No usable chunk." if report.failed else None,
+            error=report.reason,
         )
     )

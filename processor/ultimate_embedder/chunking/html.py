@@ -10,7 +10,7 @@ import re
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from .markdown import fence_for
-from .sources import SourceText, decode, replace_surrogates
+from .sources import SourceText, decode, without_surrogates
 
 _UNSEEN = ["script", "style", "template", "noscript", "head", "svg", "iframe"]
 _BLOCK_NAMES = (
@@ -33,7 +33,7 @@ def read(data: bytes) -> SourceText:
     tree = LexborHTMLParser(source.text)
     tree.strip_tags(_UNSEEN)
     text = "" if tree.body is None else _text(tree.body)
-    return SourceText(replace_surrogates(text), source.warnings)
+    return without_surrogates(text, source.warnings)
 
 
 def _text(body: LexborNode) -> str:

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from .markdown import fence_for, open_fence
-from .sources import SourceText, Unreadable, decode, replace_surrogates
+from .sources import SourceText, Unreadable, decode, without_surrogates
 
 
 def read(data: bytes) -> SourceText:
@@ -26,7 +26,7 @@ def read(data: bytes) -> SourceText:
     cells = _cells(notebook)
     language = _language(notebook)
     parts = [part for cell in cells if (part := _cell(cell, language)).strip()]
-    return SourceText(replace_surrogates("\n\n".join(parts)), source.warnings)
+    return without_surrogates("\n\n".join(parts), source.warnings)
 
 
 def _cells(notebook: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import MissingExtra
-from .sources import SourceText, Unreadable, replace_surrogates
+from .sources import SourceText, Unreadable, without_surrogates
 
 EXTRA = "documents"
 MAX_UNPACKED_BYTES = 2**30
@@ -41,7 +41,7 @@ def _damaged(kind: str) -> Iterator[None]:
 
 def _source(parts: Iterable[str], warning: str) -> SourceText:
     text = "\n\n".join(part for part in parts if part.strip())
-    return SourceText(replace_surrogates(text), () if text else (warning,))
+    return without_surrogates(text, () if text else (warning,))
 
 
 def read_pdf(data: bytes) -> SourceText:

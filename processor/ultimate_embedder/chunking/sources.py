@@ -52,9 +52,15 @@ Reader = Callable[[bytes], SourceText]
 Finder = Callable[[str], Structure]
 
 
-def replace_surrogates(text: str) -> str:
-    """Return the text with U+FFFD for each lone surrogate, which UTF-8 cannot hold."""
-    return _SURROGATE.sub("\ufffd", text)
+def without_surrogates(text: str, warnings: tuple[str, ...] = ()) -> SourceText:
+    """Return the text with U+FFFD for each lone surrogate, which UTF-8 cannot hold.
+
+    A warning says how many there were.
+    """
+    clean, found = _SURROGATE.subn("\ufffd", text)
+    if found:
+        warnings = (*warnings, f"lone surrogates: {found} replaced by U+FFFD")
+    return SourceText(clean, warnings)
 
 
 def decode(data: bytes) -> SourceText:

@@ -72,7 +72,9 @@ class TokenCounter:
         """
         if not 0 <= overlap <= self.budget // 2:
             raise UsageError(
-                f"The overlap must lie in 0..{self.budget // 2}, not {overlap}."
+                f"--overlap {overlap} is not possible with --max-tokens "
+                f"{self.max_tokens}.",
+                cure=f"Use 0 to {self.budget // 2}.",
             )
 
     def starts(self, text: str) -> TokenStarts:

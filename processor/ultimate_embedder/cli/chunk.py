@@ -15,28 +15,28 @@ from ..catalogue import PROFILES, dense_model, profile, sparse_model
 from ..chunking.document import ChunkSettings
 from ..chunking.folder import CollectionReport, chunk_folder
 from ..chunking.one_file import ChunkJob
+from ..chunking.tokens import MIN_BUDGET
 from ..config import ModelConfig
 from ..encoders.sources import locate_model
 from ..errors import UsageError
 from ..model_choice import choose_dense
-from ..settings import ReportingConfig, decide, in_notebook
-from .errors_out import EXIT_FAILED
+from ..settings import ReportingConfig, decide
+from .errors_out import EXIT_FAILED, say
 from .listeners import listening
-from .output import Sheet, choose_format, count, rate, show_sheet, stdout_is_terminal
+from .output import Sheet, count, rate, show_sheet, stdout_format
 
 DEFAULT_LIMIT = 512
 
-_FIGURES = (
-    "documents",
-    "chunked",
-    "unchanged",
-    "empty",
-    "quarantined",
-    "skipped",
-    "removed",
-    "chunks",
-    "tokens",
-)
+_FATES = {
+    "found": "documents",
+    "chunked": "chunked",
+    "kept": "unchanged",
+    "empty": "empty",
+    "set aside": "quarantined",
+    "skipped": "skipped",
+    "removed": "removed",
+}
+_AMOUNTS = ("chunks", "tokens", "new chunks", "new chunks/s")
 
 
 def chunk(  # noqa: PLR0913 - each is an option
@@ -163,16 +163,23 @@ def chunk(  # noqa: PLR0913 - each is an option
         workers=workers,
         fresh=fresh,
     )
-    style = choose_format(
-        log_format, is_terminal=stdout_is_terminal(), in_notebook=in_notebook()
-    )
+    style = stdout_format(log_format)
     with listening(ReportingConfig(log_format=log_format), style) as emit:
         reports = chunk_folder(job, emit)
     if as_json:
         _print_json(job, reports)
     else:
-        show_sheet(_sheet(job, reports), style=style)
-    if any(report.failed for report in reports):
+        for sheet in (_documents(job, reports), _chunks(job, reports)):
+            show_sheet(sheet, style=style)
+    failed = [report for report in reports if report.failed]
+    if style != "json":  # there every line is an object, and the log has told of it
+        for report in failed:
+            folder = job.input_dir / report.name
+            say(
+                "error",
+                f"{report.name}: {report.reason} Look at the files in {folder}.",
+            )
+    if failed:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -185,7 +192,7 @@ def _limit(asked: int | None, model: ModelConfig, profile_name: str) -> int:
     """Return the limit in tokens.
 
     Raises:
-        UsageError: more was asked for than the model's window holds.
+        UsageError: more was asked for than the model's window holds, or too little.
     """
     if asked is None:
         return min(DEFAULT_LIMIT, model.max_tokens, *_windows(profile_name))
@@ -194,6 +201,12 @@ def _limit(asked: int | None, model: ModelConfig, profile_name: str) -> int:
             f"--max-tokens {asked} is more than the window of {model.name}, "
             f"{model.max_tokens}: chunks would be cut off.",
             cure=f"Use at most {model.max_tokens}, or another --model.",
+        )
+    if asked < MIN_BUDGET:
+        raise UsageError(
+            f"--max-tokens {asked} is too little: at least {MIN_BUDGET} are needed for "
+            "text, beside special tokens and prompt.",
+            cure=f"Use {2 * MIN_BUDGET} or more.",
         )
     return asked
 
@@ -217,27 +230,47 @@ def _print_json(job: ChunkJob, reports: Sequence[CollectionReport]) -> None:
     sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
-def _sheet(job: ChunkJob, reports: Sequence[CollectionReport]) -> Sheet:
-    rows = tuple(
-        (
-            report.name,
-            *(count(_figure(report, name)) for name in _FIGURES),
-            rate(report.chunks if report.chunked else 0, report.seconds),
-        )
-        for report in reports
+def _documents(job: ChunkJob, reports: Sequence[CollectionReport]) -> Sheet:
+    """Return what became of the documents; a figure that is 0 everywhere is left out,
+    or the table would not fit a terminal of 80 columns."""
+    names = [
+        name
+        for name in _FATES
+        if name == "found" or any(_figure(report, name) for report in reports)
+    ]
+    return Sheet(
+        title=f"Documents in {job.input_dir}",
+        columns=("collection", *names),
+        rows=tuple(
+            (report.name, *(count(_figure(report, name)) for name in names))
+            for report in reports
+        ),
+        numbers=tuple(names),
     )
+
+
+def _chunks(job: ChunkJob, reports: Sequence[CollectionReport]) -> Sheet:
     settings = job.settings
     return Sheet(
         title=f"Chunks of at most {settings.max_tokens} tokens of {settings.tokenizer}"
         f" in {job.output_dir}",
-        columns=("collection", *_FIGURES, "chunks/s"),
-        rows=rows,
-        numbers=(*_FIGURES, "chunks/s"),
+        columns=("collection", *_AMOUNTS),
+        rows=tuple(
+            (
+                report.name,
+                count(report.chunks),
+                count(report.tokens),
+                count(report.new_chunks),
+                rate(report.new_chunks, report.seconds) if report.new_chunks else "-",
+            )
+            for report in reports
+        ),
+        numbers=_AMOUNTS,
     )
 
 
 def _figure(report: CollectionReport, name: str) -> int:
     if name == "skipped":
         return sum(report.skipped.values())
-    figure: int = getattr(report, name)
+    figure: int = getattr(report, _FATES[name])
     return figure

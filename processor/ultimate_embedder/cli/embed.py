@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedderError, UsageError
-from ..settings import in_notebook, resolve
+from ..settings import resolve
 from .embed_options import Given, typed, with_setting_options
 from .entry import Invocation
 from .errors_out import complain
-from .output import choose_format, stdout_is_terminal
+from .output import stdout_format
 
 _STAGE_OPTIONS = {
     "enable_sparse": ("sparse_models", "bm25_profile", "sparse_device"),
@@ -54,19 +54,17 @@ def embed(
     from .embed_run import run_embedding
 
     command_line = typed(given)
-    refuse_contradictions(command_line)
     invocation = ctx.find_object(Invocation) or Invocation("ultimate-embedder embed")
-    settings = resolve(command_line, config_file=config, preset=invocation.preset)
-    style = choose_format(
-        settings.reporting.log_format,
-        is_terminal=stdout_is_terminal(),
-        in_notebook=in_notebook(),
-    )
     resume = invocation.resume_command
+    as_json = command_line.get("log_format", ("", ""))[0] == "json"
     try:
+        refuse_contradictions(command_line)
+        settings = resolve(command_line, config_file=config, preset=invocation.preset)
+        style = stdout_format(settings.reporting.log_format)
+        as_json = style == "json"
         code = run_embedding(settings, style=style, dry_run=dry_run, resume=resume)
     except (EmbedderError, KeyboardInterrupt) as error:
-        if style != "json":
+        if not as_json:
             raise
         code = complain(error, resume=resume, as_json=True)
     raise typer.Exit(code)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import typer
 
 from ..setting_table import SETTINGS
+from ..settings import Preset
 
 Given = dict[str, tuple[object, str]]
 Kind = Literal["text", "list", "flag", "switch"]
@@ -38,6 +39,12 @@ class SettingOption:
     def given_as(self, value: object) -> str:
         """Return the option that was typed for `value`."""
         return self.declaration.split("/")[-1 if value is False else 0]
+
+    def with_default(self, value: object) -> SettingOption:
+        """Return the option with `value` as the default that its help tells."""
+        switch = "enabled" if value else "disabled"
+        shown = switch if self.kind == "switch" else SETTINGS[self.key].show(value)
+        return replace(self, default=shown)
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter from which Typer makes this option."""
@@ -263,6 +270,27 @@ def with_setting_options(function: Callable[..., None]) -> Callable[..., None]:
         parameter.name: parameter.annotation for parameter in everything
     }
     return function
+
+
+def with_preset(function: Callable[..., None], preset: Preset) -> Callable[..., None]:
+    """Return the command with the defaults of `preset` in its help.
+
+    The preset itself reaches the settings by the invocation.
+    """
+
+    def command(*args: Any, **kwargs: Any) -> None:
+        function(*args, **kwargs)
+
+    signature = inspect.signature(function)
+    shown = {
+        key: BY_KEY[key].with_default(value).parameter()
+        for key, value in preset.values.items()
+    }
+    parameters = [shown.get(name, old) for name, old in signature.parameters.items()]
+    vars(command)["__signature__"] = signature.replace(parameters=parameters)
+    command.__annotations__ = function.__annotations__
+    command.__doc__ = function.__doc__
+    return command
 
 
 def typed(values: Mapping[str, object]) -> Given:

@@ -37,14 +37,18 @@ def header_sheet(config: PipelineConfig, versions: Mapping[str, str]) -> Sheet:
 
 
 def _by(said: Mapping[str, Provenance], *keys: str) -> str:
-    """Return the layers of `keys`: of the first alone while the rest are defaults."""
+    """Return the layers of `keys`: of the first alone while the rest are built in."""
     entries = [said[key] for key in keys if key in said]
-    entries = entries[:1] + [e for e in entries[1:] if e.layer != "default"]
+    entries = entries[:1] + [e for e in entries[1:] if not _is_plain_default(e)]
     texts = [
         entry.layer if entry.source == entry.layer else f"{entry.layer}: {entry.source}"
         for entry in entries
     ]
     return ", ".join(dict.fromkeys(texts))
+
+
+def _is_plain_default(entry: Provenance) -> bool:
+    return entry.layer == "default" and not entry.source.startswith("preset ")
 
 
 def _sparse_by(config: PipelineConfig, said: Mapping[str, Provenance]) -> str:

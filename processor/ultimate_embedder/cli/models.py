@@ -13,7 +13,7 @@ import typer
 from ..catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
 from ..config import ModelConfig, RerankingConfig, SparseModelConfig
 from ..model_choice import unknown_model
-from .output import Sheet, choose_format, show_sheet, stdout_is_terminal
+from .output import Sheet, show_sheet, stdout_format
 
 Kind = Literal["dense", "sparse", "rerank"]
 Known = ModelConfig | SparseModelConfig | RerankingConfig
@@ -49,7 +49,7 @@ def list_models(
         ),
         numbers=("width", "tokens"),
     )
-    show_sheet(sheet, style=choose_format(None, is_terminal=stdout_is_terminal()))
+    show_sheet(sheet, style=stdout_format())
 
 
 def show_model(
@@ -66,7 +66,7 @@ def show_model(
         return
     rows = tuple((name, _plain(value)) for name, value in record.items())
     sheet = Sheet(title=key, columns=("", "value"), rows=rows)
-    show_sheet(sheet, style=choose_format(None, is_terminal=stdout_is_terminal()))
+    show_sheet(sheet, style=stdout_format())
 
 
 def _all() -> Iterator[tuple[Kind, Known]]:

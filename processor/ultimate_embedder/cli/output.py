@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..settings import in_notebook
 from ..telemetry.printable import printable
 
 Format = Literal["rich", "plain", "json"]
@@ -29,9 +30,7 @@ class Sheet:
     numbers: tuple[str, ...] = ()
 
 
-def choose_format(
-    asked: str | None, *, is_terminal: bool, in_notebook: bool = False
-) -> Format:
+def choose_format(asked: str | None, *, is_terminal: bool, notebook: bool) -> Format:
     """Return how to write: control characters only where a terminal shows them.
 
     `rich` on anything but a terminal becomes `plain`; unasked, so does a notebook.
@@ -40,13 +39,19 @@ def choose_format(
         return "json"
     if asked == "plain" or not is_terminal:
         return "plain"
-    return "rich" if asked == "rich" or not in_notebook else "plain"
+    return "rich" if asked == "rich" or not notebook else "plain"
 
 
-def stdout_is_terminal() -> bool:
-    """Say whether standard output is a terminal that understands control codes."""
-    console = Console()
-    return sys.stdout.isatty() and not console.is_dumb_terminal
+def stdout_format(asked: str | None = None) -> Format:
+    """Return how to write on this process's standard output; see `choose_format`."""
+    return choose_format(
+        asked, is_terminal=is_terminal(sys.stdout), notebook=in_notebook()
+    )
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Say whether a stream is a terminal that understands control codes."""
+    return stream.isatty() and not Console(file=stream).is_dumb_terminal
 
 
 def show_sheet(sheet: Sheet, *, style: Format) -> None:

@@ -14,7 +14,7 @@ from ..search.filters import parse_filters
 from ..search.results import STAGES
 from ..settings import decide
 from ..telemetry.printable import printable
-from .output import Format, Sheet, choose_format, show_sheet, stdout_is_terminal
+from .output import Format, Sheet, show_sheet, stdout_format
 
 _SNIPPET_CHARACTERS = 160
 _TEXTS_SHOWN = 3
@@ -80,7 +80,7 @@ def search(
                 orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
             )
             return
-    style = choose_format(None, is_terminal=stdout_is_terminal())
+    style = stdout_format()
     chunks = f"{len(opened):,} chunks"
     _show(found, f"{opened.manifest.collection}, {chunks}", style)
     for one in asked:

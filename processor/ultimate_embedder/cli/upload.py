@@ -20,7 +20,9 @@ from ..delivery.layout import Store
 from ..delivery.qdrant_store import QdrantStore
 from ..delivery.upload import UploadReport, send_bundle
 from ..errors import UsageError
+from ..settings import in_notebook
 from ..telemetry.printable import printable
+from .output import is_terminal
 
 
 def upload(  # noqa: PLR0913, PLR0917 - an argument for each option
@@ -104,7 +106,7 @@ def _target(
 def _progress(plan: UploadPlan, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Show a bar on standard error while points travel, where that is a terminal."""
     console = Console(file=sys.stderr, force_jupyter=False)
-    shown = sys.stderr.isatty() and not console.is_dumb_terminal and not quiet
+    shown = is_terminal(sys.stderr) and not in_notebook() and not quiet
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn())
     with Progress(
         *columns,
