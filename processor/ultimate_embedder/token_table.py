@@ -70,11 +70,15 @@ class TokenTable:
         """Tokenise every row as a document, or reuse what is there for these texts."""
         key = {"texts": store.text_digest, "tokenizer": tokenizer.fingerprint}
         done = directory / "done.json"
-        if _read_key(done) != key:
-            directory.mkdir(parents=True, exist_ok=True)
-            done.unlink(missing_ok=True)
-            _write(store, tokenizer, directory)
-            done.write_text(json.dumps(key), encoding="utf-8")
+        if _read_key(done) == key:
+            try:
+                return cls.open(directory)
+            except (FileNotFoundError, ValueError, EOFError):
+                pass  # removed or cut short since: made anew
+        directory.mkdir(parents=True, exist_ok=True)
+        done.unlink(missing_ok=True)
+        _write(store, tokenizer, directory)
+        done.write_text(json.dumps(key), encoding="utf-8")
         return cls.open(directory)
 
 

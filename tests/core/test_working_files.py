@@ -70,6 +70,16 @@ def test_a_token_table_whose_mark_is_cut_short_is_made_anew(
     assert tokenizer.calls == 2
 
 
+@pytest.mark.parametrize("name", ["ids.u32", "offsets.npy", "full_lengths.npy"])
+def test_a_token_table_cut_short_since_is_made_anew(tmp_path: Path, name: str) -> None:
+    tokenizer = LetterTokenizer()
+    expected = rows(TokenTable.build(Texts(), tokenizer, tmp_path / "t"))
+    file = tmp_path / "t" / name
+    file.write_bytes(file.read_bytes()[:5])
+    assert rows(TokenTable.build(Texts(), tokenizer, tmp_path / "t")) == expected
+    assert tokenizer.calls == 2
+
+
 def test_a_damaged_ledger_is_one_line_with_the_cure(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database at all " * 100)

@@ -278,6 +278,17 @@ def test_vectors_cut_short_before_the_first_batch_are_made_anew(
     assert cut.run(in_process(hashing)) == whole
 
 
+def test_vectors_cut_short_after_the_last_batch_are_made_anew(
+    make_pass: MakePass,
+) -> None:
+    passing = make_pass("whole")
+    whole = passing.run(in_process(hashing))
+    for name in ("vectors.npy", "attention.f32"):
+        (file,) = passing.folder.glob(f"dense-*/{name}")
+        file.write_bytes(file.read_bytes()[:-1000])
+        assert passing.run(in_process(hashing)) == whole
+
+
 def test_a_pass_goes_on_where_it_stopped(make_pass: MakePass) -> None:
     whole = make_pass("whole").run(in_process(hashing))
     stopped = make_pass("stopped")

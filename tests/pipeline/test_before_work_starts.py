@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Run, config_for, write_collection
+from pipeline_parts import Run, config_for, write_collection
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.catalogue import dense_model

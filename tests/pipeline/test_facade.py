@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_collection
+from pipeline_parts import write_collection
 
 import processor.ultimate_embedder as package
 from processor.kaggle_ultimate_embedder_v4 import (

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import orjson
 import pytest
-from conftest import Run, config_for, write_collection
+from pipeline_parts import Run, config_for, write_collection
 from qdrant_client.models import PointStruct
 
 from processor.ultimate_embedder.batch_runner import BatchRunner

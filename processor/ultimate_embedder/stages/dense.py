@@ -39,6 +39,7 @@ OpenExecutor = Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]
 """Makes an executor for a job of so many batches."""
 
 _ROWS_A_COPY = 4096
+_FLOAT32_BYTES = 4
 _LIBRARIES = ("torch", "transformers")
 _BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
 
@@ -169,11 +170,16 @@ class DenseStage:
             "dense": folder / "vectors.npy",
             "attention": folder / "attention.f32",
         }
+        least_bytes: dict[Output, int] = {
+            "dense": len(tokens) * task.model.vector_dim * _FLOAT32_BYTES,
+            "attention": int(tokens.offsets[-1]) * _FLOAT32_BYTES,
+        }
         for output, path in files.items():
             name = _pass_name(task, output)
             self._ledger.open_pass(name, _fingerprint(task, plan, output))
-            # Without a finished batch the file may be another pass's, or cut short.
-            if path.is_file() and self._ledger.finished(name):
+            whole = path.is_file() and path.stat().st_size >= least_bytes[output]
+            # Without a finished batch the file may be another pass's.
+            if whole and self._ledger.finished(name):
                 continue
             self._ledger.start_over(name)
             path.unlink(missing_ok=True)
