@@ -102,7 +102,7 @@ class ChunkStore:
         if not intake.keys:
             raise InputError(
                 f"Collection '{folder.name}' has no usable chunk "
-                f"({len(intake.quarantined)} entries or files were set aside).",
+                f"(set aside: {len(intake.quarantined)}).",
                 cure=f"Look at the files in {folder.path}.",
             )
         places, hashes = intake.in_row_order()

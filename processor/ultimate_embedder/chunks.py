@@ -43,11 +43,11 @@ class CollectionFolder:
         return sum(path.stat().st_size for path in self.files if path.is_file())
 
 
-class NotJson:
-    """Stands for a number that JSON cannot hold (NaN, infinity) until it is met."""
+class NanOrInfinity:
+    """Stands for a number that JSON cannot hold until it is met; its name is shown."""
 
 
-_NOT_JSON = NotJson()
+_NOT_JSON = NanOrInfinity()
 
 
 def find_collections(root: Path) -> list[CollectionFolder]:
@@ -179,7 +179,7 @@ def _load(folder: Path, path: Path) -> list[Any]:
     return _entries(document)
 
 
-def _float(literal: str) -> float | NotJson:
+def _float(literal: str) -> float | NanOrInfinity:
     value = float(literal)
     return value if math.isfinite(value) else _NOT_JSON
 
@@ -192,17 +192,34 @@ def _entries(document: Any) -> list[Any]:
             if isinstance(document.get(key), list):
                 return list(document[key])
         return [document]
-    raise _Unusable("wrong_type", f"a {type(document).__name__}, not a list or object")
+    raise _Unusable("wrong_type", f"{_called(document)}, not a list or object")
+
+
+def _called(value: object) -> str:
+    """Return what JSON calls a value: `a number`, `a list`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            return "a number"
 
 
 def _chunk(collection: str, file: PurePosixPath, index: int, entry: Any) -> Chunk:
     if not isinstance(entry, dict):
-        raise _Unusable("wrong_type", f"a {type(entry).__name__}, not an object")
+        raise _Unusable("wrong_type", f"{_called(entry)}, not an object")
     text = entry.get("text")
     if text is None:
         raise _Unusable("no_text")
     if not isinstance(text, str):
-        raise _Unusable("wrong_type", f"text is a {type(text).__name__}")
+        raise _Unusable("wrong_type", f"text is {_called(text)}")
     if not text.strip():
         raise _Unusable("blank_text")
     if not _encodable(text):
@@ -211,7 +228,7 @@ def _chunk(collection: str, file: PurePosixPath, index: int, entry: Any) -> Chun
     if metadata is None:
         metadata = {}
     if not isinstance(metadata, dict):
-        raise _Unusable("wrong_type", f"metadata is a {type(metadata).__name__}")
+        raise _Unusable("wrong_type", f"metadata is {_called(metadata)}")
     subdir, inner = _place(file)
     filename = _filename(file, inner, metadata)
     if not _encodable(filename):

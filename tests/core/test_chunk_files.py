@@ -161,6 +161,26 @@ def test_an_unusable_entry_is_set_aside_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"text": 5}, "text is a number"),
+        ({"text": True}, "text is true or false"),
+        ("text", "a string, not an object"),
+        (None, "null, not an object"),
+        ({"text": "t", "metadata": []}, "metadata is a list"),
+        ({"text": "t", "metadata": {"score": float("nan")}}, "NanOrInfinity"),
+    ],
+)
+def test_what_is_wrong_with_an_entry_is_said_in_the_words_of_json(
+    tmp_path: Path, entry: Any, words: str
+) -> None:
+    write(tmp_path / "c" / "f_chunks.json", [{"text": "good"}, entry])
+    _, heard = build(tmp_path)
+    (aside,) = heard.of(ItemQuarantined)
+    assert words in aside.detail
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b'[{"text": "cut', "not_json"),
