@@ -20,13 +20,13 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config records planning encoders.protocols telemetry.events ranking",
-        "catalogue fusion postings retrieval questions probes sparse_files",
-        "setting_table model_choice settings chunks chunk_store ledger disk_space "
-        "output_lock quality queries",
-        "encoders model_manager workers token_table hardware devices measure",
+        "config records planning encoders.protocols telemetry.events",
+        "catalogue retrieval",
+        "setting_table model_choice settings ledger intake.chunks intake.chunk_store "
+        "intake.queries disk_space run.output_lock",
+        "encoders model_manager workers hardware devices intake",
         "chunking stages export search delivery telemetry verify",
-        "batch_runner collection_run retrieval_run manifest_builder run_plan testing",
+        "batch_runner run testing",
         "facade cli __init__",
     )
 )

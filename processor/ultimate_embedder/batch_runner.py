@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .chunks import CollectionFolder, find_collections
-from .collection_run import CollectionOutcome, CollectionRun, Parts
 from .config import ModelConfig, PipelineConfig, RerankingConfig
 from .devices import resolve_devices
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
@@ -26,12 +24,14 @@ from .errors import EmbedderError, ModelError, RunStopped, UsageError
 from .export.layout import BundleNames
 from .export.output_errors import output_error
 from .export.publish import require_replaceable
-from .measure import measure_collection
+from .intake.chunks import CollectionFolder, find_collections
+from .intake.measure import measure_collection
+from .intake.queries import read_queries
 from .model_manager import ModelManager
-from .output_lock import only_run_in
-from .queries import read_queries
-from .retrieval_run import LoadScorer
-from .run_plan import RunPlan, plan_collection
+from .run.collection import CollectionOutcome, CollectionRun, Parts
+from .run.output_lock import only_run_in
+from .run.plan import RunPlan, plan_collection
+from .run.retrieval import LoadScorer
 from .telemetry.events import (
     CollectionFinished,
     CollectionStarted,

@@ -19,12 +19,12 @@ from typing import overload
 
 from .batch_runner import BatchRunner, RunOutcome
 from .catalogue import dense_model, rerank_model, sparse_model
-from .chunks import CollectionFolder, find_collections
-from .collection_run import CollectionOutcome
 from .config import KaggleGPUConfig, ModelConfig, PipelineConfig, RerankingConfig
 from .errors import EmbedderError, UsageError
 from .export.manifest import Manifest
+from .intake.chunks import CollectionFolder, find_collections
 from .records import Float32Array, SparseMatrix, SparseVector
+from .run.collection import CollectionOutcome
 from .telemetry.events import Emit, silent
 
 DEFAULT_SPARSE = ("qdrant-bm25", "qdrant-minilm-attention")

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from .collection_run import Parts
 from .config import ModelConfig, RerankingConfig
 from .encoders.protocols import AttentionEncoder, PairScorer
 from .model_manager import ModelManager
 from .records import Float32Array, UInt32Array
+from .run.collection import Parts
 from .telemetry.events import Event
 from .workers.jobs import EncodeJob
 from .workers.opening import in_process

@@ -20,8 +20,8 @@ from processor.ultimate_embedder.chunking.folder import (
 )
 from processor.ultimate_embedder.chunking.one_file import ChunkJob
 from processor.ultimate_embedder.chunking.state import STATE_FILE
-from processor.ultimate_embedder.chunks import find_collections, read_chunk_file
 from processor.ultimate_embedder.errors import InputError, OutputError, UsageError
+from processor.ultimate_embedder.intake.chunks import find_collections, read_chunk_file
 from processor.ultimate_embedder.records import Chunk
 from processor.ultimate_embedder.telemetry import events as ev
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from processor.ultimate_embedder.chunk_store import ChunkStore
-from processor.ultimate_embedder.chunks import find_collections
 from processor.ultimate_embedder.errors import InputError, UsageError
+from processor.ultimate_embedder.intake.chunk_store import ChunkStore
+from processor.ultimate_embedder.intake.chunks import find_collections
 from processor.ultimate_embedder.records import point_id
 from processor.ultimate_embedder.telemetry.events import ItemQuarantined
 from processor.ultimate_embedder.testing import RecordingListener

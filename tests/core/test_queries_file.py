@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from processor.ultimate_embedder.errors import UsageError
-from processor.ultimate_embedder.queries import MAX_QUERY_CHARACTERS, read_queries
+from processor.ultimate_embedder.intake.queries import (
+    MAX_QUERY_CHARACTERS,
+    read_queries,
+)
 from processor.ultimate_embedder.records import Query
 
 

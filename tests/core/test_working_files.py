@@ -12,8 +12,8 @@ import pytest
 
 from processor.ultimate_embedder.encoders.protocols import Role, Tokenised
 from processor.ultimate_embedder.errors import OutputError
+from processor.ultimate_embedder.intake.token_table import TokenTable
 from processor.ultimate_embedder.ledger import Ledger
-from processor.ultimate_embedder.token_table import TokenTable
 
 TEXTS = ("one", "three", "")
 

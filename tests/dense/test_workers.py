@@ -21,13 +21,13 @@ from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.sources import ModelLocation
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import ModelError, RunStopped
+from processor.ultimate_embedder.intake.token_table import TokenTable
 from processor.ultimate_embedder.ledger import Ledger
 from processor.ultimate_embedder.model_manager import ModelManager
 from processor.ultimate_embedder.planning import plan_batches
 from processor.ultimate_embedder.stages.dense import DenseStage, DenseTask, OpenExecutor
 from processor.ultimate_embedder.telemetry.events import BatchFinished, Event
 from processor.ultimate_embedder.testing import HashingEncoder, RecordingListener
-from processor.ultimate_embedder.token_table import TokenTable
 from processor.ultimate_embedder.workers.batch_encoder import check_unit_vectors
 from processor.ultimate_embedder.workers.jobs import (
     BatchReply,

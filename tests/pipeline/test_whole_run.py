@@ -30,8 +30,8 @@ from processor.ultimate_embedder.export.manifest_sections import (
     RerankNotRun,
     RerankRan,
 )
-from processor.ultimate_embedder.output_lock import only_run_in
 from processor.ultimate_embedder.records import point_id
+from processor.ultimate_embedder.run.output_lock import only_run_in
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
     CollectionFinished,

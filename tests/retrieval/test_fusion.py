@@ -15,9 +15,9 @@ from qdrant_client.hybrid.fusion import (
 )
 
 from processor.ultimate_embedder.errors import UsageError
-from processor.ultimate_embedder.fusion import FusionConfig, fuse
-from processor.ultimate_embedder.ranking import ranked
 from processor.ultimate_embedder.records import RankedList
+from processor.ultimate_embedder.retrieval.fusion import FusionConfig, fuse
+from processor.ultimate_embedder.retrieval.ranking import ranked
 
 edge = pytest.importorskip("qdrant_edge")
 

@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import RR, Qrel, R, ScoredDoc, nDCG
 
-from processor.ultimate_embedder.probes import draw_probes
-from processor.ultimate_embedder.quality import QualityCard, figures, quality_card
-from processor.ultimate_embedder.questions import find_question
 from processor.ultimate_embedder.records import Chunk, Metadata
+from processor.ultimate_embedder.retrieval.probes import draw_probes
+from processor.ultimate_embedder.retrieval.quality import (
+    QualityCard,
+    figures,
+    quality_card,
+)
+from processor.ultimate_embedder.retrieval.questions import find_question
 
 BODY = "An index of this kind keeps the points of a segment in memory and on disk."
 

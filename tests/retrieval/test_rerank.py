@@ -27,8 +27,8 @@ from processor.ultimate_embedder.errors import (
 )
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import RerankRan
-from processor.ultimate_embedder.ranking import ranked
 from processor.ultimate_embedder.records import Chunk, Float32Array, Query, RankedList
+from processor.ultimate_embedder.retrieval.ranking import ranked
 from processor.ultimate_embedder.search.loading import ManifestEncoders
 from processor.ultimate_embedder.stages.cross_encoder import (
     CrossEncoderBatchExecutor,

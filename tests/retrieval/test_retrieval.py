@@ -12,14 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from processor.ultimate_embedder.postings import Postings
-from processor.ultimate_embedder.ranking import rank_of, ranked, replace_score
 from processor.ultimate_embedder.records import (
     Float32Array,
     RankedList,
     SparseVector,
 )
-from processor.ultimate_embedder.retrieval import DenseIndex, SparseIndex, dot
+from processor.ultimate_embedder.retrieval.indexes import (
+    DenseIndex,
+    SparseIndex,
+    dot,
+)
+from processor.ultimate_embedder.retrieval.postings import Postings
+from processor.ultimate_embedder.retrieval.ranking import (
+    rank_of,
+    ranked,
+    replace_score,
+)
 
 edge = pytest.importorskip("qdrant_edge")
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.ultimate_embedder.fusion import FusionConfig, fuse
-from processor.ultimate_embedder.ranking import ranked
 from processor.ultimate_embedder.records import RankedList
+from processor.ultimate_embedder.retrieval.fusion import FusionConfig, fuse
+from processor.ultimate_embedder.retrieval.ranking import ranked
 
 LEGS = st.dictionaries(
     st.integers(0, 30), st.floats(-5, 5, allow_nan=False, width=32), max_size=20

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import processor.ultimate_embedder.postings as module
 import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import processor.ultimate_embedder.postings as module
 from processor.ultimate_embedder.errors import BundleError
-from processor.ultimate_embedder.postings import Postings, idf, write_postings
 from processor.ultimate_embedder.records import SparseMatrix
+from processor.ultimate_embedder.retrieval.postings import (
+    Postings,
+    idf,
+    write_postings,
+)
 
 ROWS = st.lists(
     st.dictionaries(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from processor.ultimate_embedder.errors import BundleError
 from processor.ultimate_embedder.records import SparseVector
-from processor.ultimate_embedder.sparse_files import (
+from processor.ultimate_embedder.retrieval.sparse_files import (
     ArrayWriter,
     MatrixWriter,
     build_once,

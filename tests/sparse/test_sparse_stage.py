@@ -26,13 +26,17 @@ from processor.ultimate_embedder.errors import (
     ModelNotAvailable,
     UsageError,
 )
-from processor.ultimate_embedder.postings import Postings, idf, write_postings
 from processor.ultimate_embedder.records import (
     Chunk,
     Float32Array,
     Metadata,
     SparseInferenceRun,
     UInt32Array,
+)
+from processor.ultimate_embedder.retrieval.postings import (
+    Postings,
+    idf,
+    write_postings,
 )
 from processor.ultimate_embedder.stages.sparse import (
     SparseResult,

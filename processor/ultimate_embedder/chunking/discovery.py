@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ..chunks import CHUNK_FILE_SUFFIX
 from ..errors import UsageError
+from ..intake.chunks import CHUNK_FILE_SUFFIX
 from .formats import format_of
 
 MAX_NAME_BYTES = 255

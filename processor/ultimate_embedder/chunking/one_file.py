@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..chunks import MAX_CHUNK_FILE_BYTES
 from ..encoders.tokenizer import HubTokenizer
+from ..intake.chunks import MAX_CHUNK_FILE_BYTES
 from .discovery import Document
 from .document import CHUNKER_VERSION, ChunkedDocument, ChunkSettings, chunk_document
 from .sources import MAX_SOURCE_BYTES, Unreadable

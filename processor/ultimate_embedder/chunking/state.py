@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..chunks import CHUNK_FILE_SUFFIX
+from ..intake.chunks import CHUNK_FILE_SUFFIX
 from ..telemetry.events import Emit, Warned
 from .writer import write_whole
 

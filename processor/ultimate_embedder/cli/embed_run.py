@@ -25,7 +25,7 @@ from .versions import installed_versions, version_warnings
 
 if TYPE_CHECKING:
     from ..batch_runner import RunOutcome
-    from ..run_plan import RunPlan
+    from ..run.plan import RunPlan
 
 
 class Runner(Protocol):

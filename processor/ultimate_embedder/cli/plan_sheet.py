@@ -10,7 +10,7 @@ from ..telemetry.progress import duration
 from .output import Sheet, count
 
 if TYPE_CHECKING:
-    from ..run_plan import CollectionPlan, ModelPlan, RunPlan
+    from ..run.plan import CollectionPlan, ModelPlan, RunPlan
 
 _COLLECTIONS = ("collection", "chunks", "set aside")
 _PASSES = (

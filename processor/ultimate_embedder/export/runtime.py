@@ -27,8 +27,8 @@ import numpy as np
 
 from ..config import ALL_EXPORTS, Export, JsonlLayout
 from ..errors import BundleError
-from ..postings import write_postings
 from ..records import Float32Array, SparseMatrix
+from ..retrieval.postings import write_postings
 from ..telemetry.events import Emit, StageFinished, StageStarted, silent
 from . import jsonl
 from .baseline import compare_baseline

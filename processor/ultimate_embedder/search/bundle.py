@@ -19,9 +19,9 @@ import numpy.typing as npt
 from ..config import RERANK_CANDIDATES
 from ..errors import ModelMismatch, ModelNotAvailable, UsageError
 from ..export.manifest import Manifest
-from ..fusion import fuse
-from ..ranking import ranked
 from ..records import RankedList
+from ..retrieval.fusion import fuse
+from ..retrieval.ranking import ranked
 from .filters import SUBDIR, metadata_mask, subdir_mask
 from .parts import Parts, open_parts
 from .query_encoders import QueryEncoders

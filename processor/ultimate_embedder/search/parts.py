@@ -11,10 +11,10 @@ from ..errors import BundleError, UsageError
 from ..export.layout import BundleNames
 from ..export.manifest import Manifest
 from ..export.manifest_sections import RerankNotRun, RerankRan
-from ..fusion import DEFAULT_FUSION, FusionConfig
-from ..postings import Postings
 from ..records import Float32Array, SparseInferenceRun
-from ..retrieval import DenseIndex, SparseIndex
+from ..retrieval.fusion import DEFAULT_FUSION, FusionConfig
+from ..retrieval.indexes import DenseIndex, SparseIndex
+from ..retrieval.postings import Postings
 from .json_lines import JsonLines
 from .results import Stage
 

@@ -21,11 +21,11 @@ import orjson
 from ..config import ModelConfig
 from ..encoders.sources import ModelLocation
 from ..hardware import this_machine
+from ..intake.token_table import TokenTable
 from ..ledger import BatchRecord, Ledger
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array, UInt32Array
 from ..telemetry.events import BatchFinished, Emit, StageFinished, StageStarted
-from ..token_table import TokenTable
 from ..workers.batch_encoder import (
     create_attention,
     create_vectors,

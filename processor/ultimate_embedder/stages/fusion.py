@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ..fusion import FusionConfig, fuse
-from ..ranking import rank_of, replace_score
 from ..records import Float32Array, Query, RankedList, SparseVector
-from ..retrieval import DenseIndex, SparseIndex, dot
+from ..retrieval.fusion import FusionConfig, fuse
+from ..retrieval.indexes import DenseIndex, SparseIndex, dot
+from ..retrieval.ranking import rank_of, replace_score
 from ..telemetry.events import BatchFinished, Emit, StageFinished, StageStarted
 
 Kind = Literal["dense", "sparse"]

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..config import RerankingConfig
-from ..ranking import ranked
 from ..records import (
     QUERY_PREVIEW_CHARACTERS,
     Chunk,
@@ -20,6 +19,7 @@ from ..records import (
     Query,
     RankedList,
 )
+from ..retrieval.ranking import ranked
 from ..telemetry.events import (
     BatchFinished,
     Emit,

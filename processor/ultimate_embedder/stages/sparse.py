@@ -22,9 +22,9 @@ from ..encoders.protocols import SparseEncoder
 from ..encoders.sparse_queries import query_encoder
 from ..encoders.words import word_profile
 from ..errors import ModelNotAvailable
-from ..postings import term_frequencies
 from ..records import SparseInferenceRun, SparseMatrix
-from ..sparse_files import build_once, holds, open_matrix
+from ..retrieval.postings import term_frequencies
+from ..retrieval.sparse_files import build_once, holds, open_matrix
 from ..telemetry.events import Emit
 from .sparse_builds import (
     AttentionBuild,

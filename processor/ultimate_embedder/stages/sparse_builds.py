@@ -19,7 +19,7 @@ from ..encoders.metadata_terms import MetadataTerms
 from ..encoders.words import RULES_REVISION
 from ..errors import ModelError
 from ..records import Chunk, SparseVector
-from ..sparse_files import ArrayWriter, MatrixWriter
+from ..retrieval.sparse_files import ArrayWriter, MatrixWriter
 from ..telemetry.events import (
     BatchFinished,
     Emit,

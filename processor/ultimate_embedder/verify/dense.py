@@ -8,7 +8,7 @@ from ..errors import BundleError
 from ..export.faiss_index import FaissIndex
 from ..export.vectors import BLOCK_ROWS
 from ..records import Float32Array
-from ..retrieval import DenseIndex
+from ..retrieval.indexes import DenseIndex
 from .opened import OpenBundle
 from .report import Findings
 

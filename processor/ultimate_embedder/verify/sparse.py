@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import BundleError
 from ..export.jsonl import Point, parse_sparse, sparse_fault
 from ..export.strict_json import Line
-from ..postings import Postings
 from ..records import SparseVector
+from ..retrieval.postings import Postings
 from .opened import OpenBundle
 from .report import Findings
 

@@ -11,9 +11,9 @@ import numpy as np
 from ..encoders.protocols import AttentionEncoder
 from ..errors import ModelError
 from ..hardware import peak_memory_bytes
+from ..intake.token_table import TokenTable
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array
-from ..token_table import TokenTable
 from .jobs import BatchReply, BatchRequest, EncodeJob
 
 UNIT_NORM_TOLERANCE = 1e-3

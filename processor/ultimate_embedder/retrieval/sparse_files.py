@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .errors import BundleError
-from .records import SparseMatrix, SparseVector
+from ..errors import BundleError
+from ..records import SparseMatrix, SparseVector
 
 FACTS_NAME = "facts.json"
 _PARTIAL_SUFFIX = ".partial"

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..encoders.protocols import Tokenizer
+from ..records import Int64Array, UInt32Array
 from .chunk_store import ChunkStore
-from .encoders.protocols import Tokenizer
-from .records import Int64Array, UInt32Array
 
 _TEXTS_A_CALL = 256
 

@@ -22,9 +22,9 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 
-from .errors import UsageError
+from ..errors import UsageError
+from ..records import Int64Array, RankedList
 from .ranking import Float64Array, ranked
-from .records import Int64Array, RankedList
 
 Method = Literal["rrf", "qdrant-rrf", "dbsf", "sum"]
 Scale = Literal["minmax", "zscore"]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import UsageError
-from .records import Chunk, Metadata, Quarantined
+from ..errors import UsageError
+from ..records import Chunk, Metadata, Quarantined
 
 MAX_CHUNK_FILE_BYTES = 256 * 2**20
 CHUNK_FILE_PATTERNS = ("*_chunks.json", "chunks*.json")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .measure import MeasuredCollection, MeasuredModel
+from ..intake.measure import MeasuredCollection, MeasuredModel
 
 CPU_TOKENS_A_SECOND = 6_000.0
 """Of one worker with bfloat16 weights and a 384-d, six-layer model, measured on one

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
-from .records import Query
+from ..errors import UsageError
+from ..records import Query
 
 MAX_QUERY_CHARACTERS = 10_000
 

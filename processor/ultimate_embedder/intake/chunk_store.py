@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ..errors import InputError
+from ..records import Chunk, Int64Array, Quarantined
+from ..telemetry.events import Emit, ItemQuarantined
 from .chunks import CollectionFolder, read_chunk_file
-from .errors import InputError
-from .records import Chunk, Int64Array, Quarantined
-from .telemetry.events import Emit, ItemQuarantined
 
 _SPOOL = "chunks.jsonl"
 _DIGEST_BYTES = 32

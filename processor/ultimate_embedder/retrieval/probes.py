@@ -12,8 +12,8 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..records import Chunk, Query
 from .questions import find_question, same_question
-from .records import Chunk, Query
 
 PROBES = 200
 RERANK_PROBES = 32

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .config import PipelineConfig, Provenance
-from .export.manifest import Manifest
-from .export.manifest_sections import (
+from ..config import PipelineConfig, Provenance
+from ..export.manifest import Manifest
+from ..export.manifest_sections import (
     ConservationCounts,
     DenseRun,
     Environment,
@@ -29,13 +29,13 @@ from .export.manifest_sections import (
     SubdirCounts,
     TelemetrySection,
 )
-from .hardware import this_machine
-from .measure import MeasuredCollection
-from .quality import QualityCard
-from .retrieval_run import RerankImpossible, RetrievalOutcome
-from .stages.dense import DenseBlock
-from .stages.fusion import FusionResult
-from .stages.sparse import SparseResult
+from ..hardware import this_machine
+from ..intake.measure import MeasuredCollection
+from ..retrieval.quality import QualityCard
+from ..stages.dense import DenseBlock
+from ..stages.fusion import FusionResult
+from ..stages.sparse import SparseResult
+from .retrieval import RerankImpossible, RetrievalOutcome
 
 _LIBRARIES = (
     "ultimate-embedder",

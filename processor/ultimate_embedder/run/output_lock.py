@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import OutputError, RunStopped
+from ..errors import OutputError, RunStopped
 
 _LOCK = ".lock"  # beside the collections' folders: no name of one
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .postings import Postings, idf
-from .ranking import Float64Array, ranked
-from .records import (
+from ..records import (
     Float32Array,
     Int64Array,
     RankedList,
     SparseVector,
 )
+from .postings import Postings, idf
+from .ranking import Float64Array, ranked
 
 BoolArray = npt.NDArray[np.bool_]
 

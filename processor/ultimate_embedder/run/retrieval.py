@@ -13,29 +13,29 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import (
+from ..config import (
     RERANK_CANDIDATES,
     ModelConfig,
     PipelineConfig,
     RerankingConfig,
 )
-from .encoders.attention_sparse import AttentionSparseEncoder
-from .encoders.bm25 import Bm25Encoder
-from .encoders.protocols import AttentionEncoder, PairScorer, Role, Tokenizer
-from .errors import ModelNotAvailable
-from .export.layout import BundleNames
-from .fusion import DEFAULT_FUSION
-from .measure import MeasuredCollection, MeasuredModel
-from .model_manager import ModelSource
-from .postings import Postings
-from .probes import PROBES, RERANK_PROBES, Probe, draw_probes
-from .quality import QualityCard, quality_card
-from .queries import read_queries
-from .ranking import rank_of
-from .records import Float32Array, Query, SparseVector, UInt32Array
-from .retrieval import DenseIndex, SparseIndex
-from .stages.cross_encoder import CrossEncoderBatchExecutor
-from .stages.fusion import (
+from ..encoders.attention_sparse import AttentionSparseEncoder
+from ..encoders.bm25 import Bm25Encoder
+from ..encoders.protocols import AttentionEncoder, PairScorer, Role, Tokenizer
+from ..errors import ModelNotAvailable
+from ..export.layout import BundleNames
+from ..intake.measure import MeasuredCollection, MeasuredModel
+from ..intake.queries import read_queries
+from ..model_manager import ModelSource
+from ..records import Float32Array, Query, SparseVector, UInt32Array
+from ..retrieval.fusion import DEFAULT_FUSION
+from ..retrieval.indexes import DenseIndex, SparseIndex
+from ..retrieval.postings import Postings
+from ..retrieval.probes import PROBES, RERANK_PROBES, Probe, draw_probes
+from ..retrieval.quality import QualityCard, quality_card
+from ..retrieval.ranking import rank_of
+from ..stages.cross_encoder import CrossEncoderBatchExecutor
+from ..stages.fusion import (
     DenseLeg,
     FusionResult,
     FusionStage,
@@ -43,9 +43,9 @@ from .stages.fusion import (
     MaskedRow,
     SparseLeg,
 )
-from .stages.rerank import RerankPipeline, RerankResult
-from .stages.sparse import SparseResult
-from .telemetry.events import Emit, StageSkipped
+from ..stages.rerank import RerankPipeline, RerankResult
+from ..stages.sparse import SparseResult
+from ..telemetry.events import Emit, StageSkipped
 
 LoadScorer = Callable[[RerankingConfig], PairScorer]
 _TEXTS_A_CALL = 64

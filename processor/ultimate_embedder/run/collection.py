@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from .catalogue import dense_model
-from .chunks import CollectionFolder
-from .config import ModelConfig, PipelineConfig, SparseModelConfig
-from .errors import ModelError, ModelNotAvailable
-from .export.manifest import Manifest
-from .export.manifest_sections import TelemetrySection
-from .export.runtime import ExportRuntime
-from .ledger import Ledger
-from .manifest_builder import CollectionResult, build_manifest
-from .measure import MeasuredCollection, measure_collection
-from .model_manager import ModelSource
-from .records import Float32Array
-from .retrieval_run import LoadScorer, RetrievalOutcome, RetrievalRun
-from .stages.dense import DenseBlock, DenseStage, DenseTask, OpenExecutor
-from .stages.sparse import SparseResult, SparseVectorGenerator
-from .telemetry.events import Emit, Event, StageSkipped, Warned
-from .telemetry.summary import MetricsSummary
-from .workers.jobs import Output
+from ..catalogue import dense_model
+from ..config import ModelConfig, PipelineConfig, SparseModelConfig
+from ..errors import ModelError, ModelNotAvailable
+from ..export.manifest import Manifest
+from ..export.manifest_sections import TelemetrySection
+from ..export.runtime import ExportRuntime
+from ..intake.chunks import CollectionFolder
+from ..intake.measure import MeasuredCollection, measure_collection
+from ..ledger import Ledger
+from ..model_manager import ModelSource
+from ..records import Float32Array
+from ..stages.dense import DenseBlock, DenseStage, DenseTask, OpenExecutor
+from ..stages.sparse import SparseResult, SparseVectorGenerator
+from ..telemetry.events import Emit, Event, StageSkipped, Warned
+from ..telemetry.summary import MetricsSummary
+from ..workers.jobs import Output
+from .manifest import CollectionResult, build_manifest
+from .retrieval import LoadScorer, RetrievalOutcome, RetrievalRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

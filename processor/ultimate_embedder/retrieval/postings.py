@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .errors import BundleError
-from .records import Float32Array, Int64Array, SparseMatrix, UInt32Array
+from ..errors import BundleError
+from ..records import Float32Array, Int64Array, SparseMatrix, UInt32Array
 
 Int32Array = npt.NDArray[np.int32]
 Float64Array = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .records import Chunk
+from ..records import Chunk
 
 MIN_QUESTION_WORDS = 3
 MAX_QUESTION_CHARACTERS = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .records import Int64Array, RankedList
+from ..records import Int64Array, RankedList
 
 Float64Array = npt.NDArray[np.float64]
 

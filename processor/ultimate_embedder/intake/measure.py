@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config import ModelConfig
+from ..encoders.protocols import Tokenizer
+from ..encoders.sources import ModelLocation
+from ..model_manager import ModelSource
+from ..planning import ROWS_A_BATCH, BatchPlan, plan_batches
+from ..records import Int64Array
+from ..telemetry.events import Emit, StageFinished, StageStarted
 from .chunk_store import ChunkStore
 from .chunks import CollectionFolder
-from .config import ModelConfig
-from .encoders.protocols import Tokenizer
-from .encoders.sources import ModelLocation
-from .model_manager import ModelSource
-from .planning import ROWS_A_BATCH, BatchPlan, plan_batches
-from .records import Int64Array
-from .telemetry.events import Emit, StageFinished, StageStarted
 from .token_table import TokenTable
 
 

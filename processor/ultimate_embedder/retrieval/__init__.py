@@ -1,0 +1,1 @@
+"""Ranked lists: made by exact search, fused, and judged by known answers."""
