@@ -20,7 +20,7 @@ from .config import ModelConfig, PipelineConfig, RerankingConfig
 from .devices import resolve_devices
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
-from .errors import EmbedderError, ModelError, RunStopped, UsageError
+from .errors import EmbedderError, InputError, ModelError, RunStopped, UsageError
 from .export.layout import BundleNames
 from .export.output_errors import output_error
 from .export.publish import require_replaceable
@@ -30,7 +30,7 @@ from .intake.queries import read_queries
 from .model_manager import ModelManager
 from .run.collection import CollectionOutcome, CollectionRun, Parts
 from .run.output_lock import only_run_in
-from .run.plan import RunPlan, plan_collection
+from .run.plan import FailedPlan, RunPlan, plan_collection
 from .run.retrieval import LoadScorer
 from .telemetry.events import (
     CollectionFinished,
@@ -112,19 +112,23 @@ class BatchRunner:
         """
         parts = self._parts()
         devices = resolve_devices(self._config.gpu)
-        plans = []
+        plans, failed = [], []
         for folder in self._folders():
             with tempfile.TemporaryDirectory() as scratch:
-                measured = measure_collection(
-                    folder,
-                    self._config.dense,
-                    parts.models,
-                    Path(scratch),
-                    self._emit,
-                    rows_a_batch=self._config.gpu.base_batch_size,
-                )
+                try:
+                    measured = measure_collection(
+                        folder,
+                        self._config.dense,
+                        parts.models,
+                        Path(scratch),
+                        self._emit,
+                        rows_a_batch=self._config.gpu.base_batch_size,
+                    )
+                except InputError as error:
+                    failed.append(FailedPlan(name=folder.name, error=str(error)))
+                    continue
                 plans.append(plan_collection(measured, devices))
-        return RunPlan(collections=tuple(plans))
+        return RunPlan(collections=tuple(plans), failed=tuple(failed))
 
     def _folders(self) -> list[CollectionFolder]:
         found = {

@@ -321,6 +321,27 @@ def test_a_failed_collection_is_reported_and_the_others_are_complete(
     assert errors["bad"] is not None
 
 
+def test_a_plan_goes_on_past_a_collection_with_nothing_usable(
+    run: Run, tmp_path: Path
+) -> None:
+    bad = tmp_path / "chunked" / "bad" / "f_chunks.json"
+    bad.parent.mkdir()
+    bad.write_text(json.dumps([{"text": " "}]))
+    heard = RecordingListener()
+    plan = BatchRunner(config_for(tmp_path), heard, "run-1", hashing_parts()).plan()
+    assert [one.name for one in plan.failed] == ["bad"]
+    assert plan.exit_code == 1
+    (docs,) = plan.collections
+    assert (docs.name, docs.chunks, docs.models[0].batches) == ("docs", 72, 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_reading_is_told_file_by_file(run: Run) -> None:
+    _, heard = run()
+    read = [e for e in heard.of(BatchFinished) if e.stage == "read"]
+    assert [e.items for e in read] == [1] * 12
+
+
 def test_an_unknown_collection_lists_those_found(run: Run) -> None:
     with pytest.raises(UsageError, match=r"nothere.*Found: docs"):
         run(collections=("nothere",))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import processor.ultimate_embedder.postings as module
 import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import processor.ultimate_embedder.retrieval.postings as module
 from processor.ultimate_embedder.errors import BundleError
 from processor.ultimate_embedder.records import SparseMatrix
 from processor.ultimate_embedder.retrieval.postings import (

@@ -124,7 +124,10 @@ def _tell_plan(plan: RunPlan, style: Format) -> int:
         show_sheet(sheet, style=style)
     if style == "json":
         _print_json(plan_document(plan))
-    return 0
+        return plan.exit_code
+    for failed in plan.failed:
+        say("error", f"{failed.name}: {failed.error}")
+    return plan.exit_code
 
 
 def _tell_outcome(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import orjson
 
 from ..errors import InputError
 from ..records import Chunk, Int64Array, Quarantined
-from ..telemetry.events import Emit, ItemQuarantined
+from ..telemetry.events import BatchFinished, Emit, ItemQuarantined
 from .chunks import CollectionFolder, read_chunk_file
 
 _SPOOL = "chunks.jsonl"
@@ -81,18 +82,19 @@ class ChunkStore:
         with spool.open("wb") as stream:
             intake = _Intake(stream)
             for path in folder.files:
+                started, told = time.perf_counter(), len(intake.quarantined)
                 for item in read_chunk_file(folder, path):
                     intake.take(item, path.relative_to(folder.path).as_posix())
-        for item in intake.quarantined:
-            emit(
-                ItemQuarantined(
-                    collection=folder.name,
-                    file=item.file,
-                    index=item.index,
-                    reason=item.reason,
-                    detail=item.detail,
+                for aside in intake.quarantined[told:]:
+                    emit(_quarantine_event(folder.name, aside))
+                emit(
+                    BatchFinished(
+                        stage="read",
+                        collection=folder.name,
+                        items=1,
+                        seconds=time.perf_counter() - started,
+                    )
                 )
-            )
         conservation = Conservation(
             files_read=len(folder.files),
             chunks_read=intake.chunks_read,
@@ -146,6 +148,16 @@ class ChunkStore:
         for row in range(len(self)):
             digest.update(self._record(row))
         return digest.hexdigest()
+
+
+def _quarantine_event(collection: str, item: Quarantined) -> ItemQuarantined:
+    return ItemQuarantined(
+        collection=collection,
+        file=item.file,
+        index=item.index,
+        reason=item.reason,
+        detail=item.detail,
+    )
 
 
 class _Intake:

@@ -181,7 +181,7 @@ class CollectionRun:
         aside = len(found.store.conservation.quarantined)
         if aside:
             self._warn(
-                f"{aside} entries were set aside; the manifest lists them under "
+                f"Set aside: {aside}. The manifest lists what and why under "
                 "conservation.quarantined."
             )
         return found

@@ -42,10 +42,24 @@ class CollectionPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailedPlan:
+    """A collection that could not be measured, and why."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """All that a run would do."""
+    """All that a run would do; `exit_code` is the one it would end with at best."""
 
     collections: tuple[CollectionPlan, ...]
+    failed: tuple[FailedPlan, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1 when a collection could not be measured."""
+        return int(bool(self.failed))
 
 
 def plan_collection(
