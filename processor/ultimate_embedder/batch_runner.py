@@ -44,6 +44,7 @@ from .workers.opening import worker_processes
 
 WORK_FOLDER = ".work"
 _REDACT_KEY = ".redact.key"  # beside the collections' folders: no name of one
+_REDACT_KEY_BYTES = 32
 _BYTES_A_CHUNK = 1000  # to estimate how many chunks a file's size stands for
 
 
@@ -257,10 +258,10 @@ class BatchRunner:
         if not self._config.redact_queries:
             return None
         path = self._work_root / _REDACT_KEY
-        if not path.is_file():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if not path.is_file() or path.stat().st_size != _REDACT_KEY_BYTES:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(secrets.token_bytes(32))
+                stream.write(secrets.token_bytes(_REDACT_KEY_BYTES))
         return path.read_bytes()
 
 

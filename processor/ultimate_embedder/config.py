@@ -23,7 +23,7 @@ Export = Literal["npy", "jsonl", "faiss"]
 ALL_EXPORTS: tuple[Export, ...] = ("npy", "jsonl", "faiss")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One dense model: where it comes from and what it must turn out to be.
 

@@ -126,30 +126,34 @@ class RetrievalRun:
     def _rank(
         self, queries: Sequence[Query], probes: Sequence[Probe] | None
     ) -> FusionResult:
-        masked = [probe.masked_text for probe in probes] if probes else None
-        legs: list[Leg] = []
-        attention: dict[str, list[SparseVector]] = {}
-        for model in self.config.dense:
-            if model.name in self.vectors:
-                leg, from_attention = self._dense_leg(model, queries, masked)
-                legs.append(leg)
-                attention.update(from_attention)
-        for measured in self.collection.models if masked else ():
-            if measured.config.name not in self.vectors:
-                attention.update(self._attention_alone(measured, masked or []))
-        for key, result in self.sparse.items():
-            sparse = self._sparse_leg(key, result, queries, masked, attention)
-            legs += [sparse] if sparse else []
         stage = FusionStage(DEFAULT_FUSION, self.collection.store.collection, self.emit)
         rerank = self.config.rerank
         depth = rerank.candidates if rerank else RERANK_CANDIDATES
         return stage.run(
             queries,
-            legs,
+            self._legs(queries, [p.masked_text for p in probes] if probes else None),
             self._fused_legs,
             depth,
             [MaskedRow(p.row, p.masked_text) for p in probes] if probes else None,
         )
+
+    def _legs(
+        self, queries: Sequence[Query], masked: list[str] | None
+    ) -> Iterator[Leg]:
+        """Yield the dense legs, one model in memory at a time, then the sparse ones."""
+        attention: dict[str, list[SparseVector]] = {}
+        for model in self.config.dense:
+            if model.name in self.vectors:
+                leg, from_attention = self._dense_leg(model, queries, masked)
+                attention.update(from_attention)
+                yield leg
+        for measured in self.collection.models if masked else ():
+            if measured.config.name not in self.vectors:
+                attention.update(self._attention_alone(measured, masked or []))
+        for key, result in self.sparse.items():
+            sparse = self._sparse_leg(key, result, queries, masked, attention)
+            if sparse is not None:
+                yield sparse
 
     def _dense_leg(
         self, model: ModelConfig, queries: Sequence[Query], masked: list[str] | None

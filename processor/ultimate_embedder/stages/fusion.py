@@ -7,7 +7,7 @@ a known-item figure is not won by copying; all other rows are matched as stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -147,13 +147,15 @@ class FusionStage:
     def run(
         self,
         queries: Sequence[Query],
-        legs: Sequence[Leg],
+        legs: Iterable[Leg],
         fused_legs: Sequence[str],
         depth: int,
         masked: Sequence[MaskedRow] | None = None,
     ) -> FusionResult:
         """Return rankings `depth` deep for each query; legs keep their order.
 
+        `legs` may make each leg when it is asked for, loading its model meanwhile:
+        that time counts as this stage's.
         `masked` stands beside `queries` when these are probes.
         """
         started = time.perf_counter()
@@ -165,10 +167,12 @@ class FusionStage:
                 unit="queries",
             )
         )
-        found = {leg.key: leg.rankings(queries, depth) for leg in legs}
-        fused_by_kind = {
-            leg.kind: leg.key for leg in reversed(legs) if leg.key in fused_legs
-        }
+        found: dict[str, list[RankedList]] = {}
+        fused_by_kind: dict[Kind, str] = {}
+        for leg in legs:
+            found[leg.key] = leg.rankings(queries, depth)
+            if leg.key in fused_legs:
+                fused_by_kind.setdefault(leg.kind, leg.key)
         rankings = []
         for place, query in enumerate(queries):
             one = {key: lists[place] for key, lists in found.items()}

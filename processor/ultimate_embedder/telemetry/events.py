@@ -181,7 +181,7 @@ def fan_out(listeners: Sequence[Listener]) -> Emit:
         for listener in tuple(active):
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # whatever a sink raises is its own failure
                 active.remove(listener)
                 logging.getLogger(__name__).warning(
                     "A telemetry listener failed and is off for the rest of the run: "
