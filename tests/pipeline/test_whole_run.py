@@ -35,6 +35,7 @@ from processor.ultimate_embedder.run.output_lock import only_run_in
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
     CollectionFinished,
+    StageFinished,
     StageSkipped,
     Warned,
 )
@@ -197,6 +198,22 @@ def test_a_second_run_computes_nothing_again(run: Run) -> None:
     run()
     _, heard = run()
     assert not [e for e in heard.of(BatchFinished) if e.stage == "dense"]
+
+
+def test_what_an_earlier_run_did_is_told_as_such(run: Run) -> None:
+    _, first = run()
+    outcome, second = run()
+    told = [
+        {e.model: e.reused for e in heard.of(StageFinished) if e.model}
+        for heard in (first, second)
+    ]
+    models = ("all-miniLM-l6", "qdrant-bm25", "qdrant-minilm-attention")
+    assert [told[0][model] for model in models] == [0, 0, 0]
+    assert [told[1][model] for model in models] == [72, 72, 72]
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.dense_run is not None
+    assert manifest.dense_run[0].statistics["reused_chunks"] == 72
 
 
 def test_fresh_computes_everything_again(run: Run) -> None:

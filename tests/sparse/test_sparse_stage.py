@@ -222,6 +222,7 @@ def test_the_record_states_coverage_and_statistics(make: Make) -> None:
         "empty_documents": 2,
         "entries": 4,
         "unique_terms": 3,
+        "reused_documents": 0,
     }
     assert run.latency_ms > 0
 
@@ -251,7 +252,8 @@ def test_a_finished_matrix_is_taken_up_again(make: Make, heard: list[Event]) -> 
     second = make(BM25).generate(again, None, None)
     assert again.readings == 0
     assert _rows(second) == _rows(first)
-    assert second.run.statistics == first.run.statistics
+    assert second.run.statistics == {**first.run.statistics, "reused_documents": 2}
+    assert isinstance(heard[-1], StageFinished) and heard[-1].reused == 2
     assert isinstance(heard[0], StageStarted) and heard[0].done_before == 2
     assert not any(isinstance(event, BatchFinished) for event in heard)
 

@@ -45,6 +45,14 @@ def test_plain_lines_tell_what_was_done_and_how_fast(small_run) -> None:
     )
 
 
+def test_what_an_earlier_run_did_is_told_and_is_no_speed() -> None:
+    event = ev.StageFinished(
+        stage="dense", collection="docs", items=10, seconds=2.0, reused=6
+    )
+    (line,) = lines([event])
+    assert "finished, 10 in 2.0 s, 2.0/s on cpu, 6 from an earlier run" in line
+
+
 def test_json_lines_carry_every_field_of_the_event(small_run) -> None:
     records = [orjson.loads(line) for line in lines(small_run, log_format="json")]
     dense = next(r for r in records if r["event"] == "stage_finished")
@@ -62,6 +70,7 @@ def test_json_lines_carry_every_field_of_the_event(small_run) -> None:
         "gpu_peak_bytes": 5000,
         "candidates": None,
         "fallback_reason": None,
+        "reused": 0,
     }
     assert records[0]["settings"] == {"profile": "embedded (default)"}
     assert records[0]["collections"] == ["docs"]

@@ -28,6 +28,7 @@ class _StageLine:
     model: str = "-"
     items: int = 0
     seconds: float = 0.0
+    reused: int = 0  # of the items, by an earlier run
     details: tuple[str, ...] = ()
 
 
@@ -97,7 +98,9 @@ def _stages(manifests: Sequence[Manifest]) -> Sheet:
                 line.model,
                 count(line.items) if line.items else "-",
                 _time(line.seconds),
-                rate(line.items, line.seconds) if line.items else "-",
+                rate(line.items - line.reused, line.seconds)
+                if line.items > line.reused
+                else "-",
             )
             for manifest in manifests
             for line in _lines(manifest)
@@ -143,23 +146,33 @@ def _dense(run: DenseRun) -> _StageLine:
     ]
     if run.peak_bytes is not None:
         details.append(f"peak {gib(run.peak_bytes)}")
+    reused = int(run.statistics.get("reused_chunks", 0))
+    details += _reused(reused)
     return _StageLine(
         stage="dense",
         model=run.model,
         items=run.chunks,
         seconds=run.seconds,
+        reused=reused,
         details=tuple(details),
     )
 
 
+def _reused(chunks: int) -> tuple[str, ...]:
+    return (f"{count(chunks)} chunks from an earlier run",) if chunks else ()
+
+
 def _sparse(run: SparseInferenceRun, chunks: int) -> _StageLine:
+    reused = int(run.statistics.get("reused_documents", 0))
     return _StageLine(
         stage="sparse",
         model=run.sparse_model,
         items=chunks,
         seconds=run.latency_ms / 1000,
+        reused=reused,
         details=(
             f"coverage {run.coverage:.1%}",
+            *_reused(reused),
             *_fallback(run.fallback_used, run.fallback_reason),
         ),
     )

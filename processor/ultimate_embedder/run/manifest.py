@@ -141,6 +141,7 @@ def _dense_run(block: DenseBlock, collection: MeasuredCollection) -> DenseRun:
             "pooling": block.model.pooling,
             "batches": block.batches,
             "reused_batches": block.reused_batches,
+            "reused_chunks": block.reused_chunks,
             "compute_seconds": block.compute_seconds,
             "truncated_chunks": block.truncated_chunks,
             "truncated_tokens": block.truncated_tokens,

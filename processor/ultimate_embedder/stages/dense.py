@@ -77,6 +77,7 @@ class DenseBlock:
     dtype: str
     devices: tuple[str, ...]
     chunks: int
+    texts: int  # distinct ones
     tokens: int
     padding_ratio: float
     truncated_chunks: int
@@ -90,6 +91,13 @@ class DenseBlock:
     computed_tokens: int
     peak_rss_bytes: int
     peak_bytes: int | None = None
+
+    @property
+    def reused_chunks(self) -> int:
+        """How many chunks an earlier run did: all, if nothing was left to compute."""
+        if not self.computed_chunks:
+            return self.chunks
+        return self.texts - self.computed_chunks
 
     @property
     def stored(self) -> bool:
@@ -134,13 +142,14 @@ class DenseStage:
         started = time.perf_counter()
         job = self._prepare(task, tokens, plan)
         requests = self._missing(task, plan)
+        done_before = len(plan.rows) - self._rows(plan, requests)
         self._emit(
             StageStarted(
                 stage="dense",
                 collection=task.collection,
                 model=task.model.name,
                 total=len(plan.rows),
-                done_before=len(plan.rows) - self._rows(plan, requests),
+                done_before=done_before,
             )
         )
         replies = self._execute(task, job, requests)
@@ -156,6 +165,7 @@ class DenseStage:
                 seconds=block.wall_seconds,
                 tokens=block.tokens,
                 device=",".join(block.devices),
+                reused=block.reused_chunks,
             )
         )
         return block
@@ -282,6 +292,7 @@ class DenseStage:
             dtype=task.dtype,
             devices=tuple(sorted({reply.device for reply in replies} or {task.device})),
             chunks=len(tokens),
+            texts=len(plan.rows),
             tokens=int(tokens.offsets[-1]),
             padding_ratio=sum(record.padded_tokens for record in records)
             / max(1, sum(record.tokens for record in records)),

@@ -135,8 +135,10 @@ class SparseVectorGenerator:
             lambda folder: build.write(store, folder, progress),
             reuse=found,
         )
-        progress.end(time.perf_counter() - started, build.fallback_reason)
-        return open_matrix(directory), learnt
+        seconds = time.perf_counter() - started
+        progress.end(seconds, build.fallback_reason, reused=found)
+        matrix = open_matrix(directory)
+        return matrix, {**learnt, "reused_documents": len(matrix) if found else 0}
 
     def _record(
         self,

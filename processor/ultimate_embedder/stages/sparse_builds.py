@@ -95,7 +95,7 @@ class Progress:
             )
         )
 
-    def end(self, seconds: float, fallback_reason: str | None) -> None:
+    def end(self, seconds: float, fallback_reason: str | None, *, reused: bool) -> None:
         """The stage ended well."""
         self._emit(
             StageFinished(
@@ -106,6 +106,7 @@ class Progress:
                 tokens=self._tokens,
                 seconds=seconds,
                 fallback_reason=fallback_reason,
+                reused=self._total if reused else 0,
             )
         )
 

@@ -86,7 +86,7 @@ class BatchFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished(Event):
-    """A stage ended well."""
+    """A stage ended well; `reused` of its items were done by an earlier run."""
 
     stage: Stage
     collection: str
@@ -98,6 +98,7 @@ class StageFinished(Event):
     gpu_peak_bytes: int | None = None
     candidates: int | None = None
     fallback_reason: str | None = None
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

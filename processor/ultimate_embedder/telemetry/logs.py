@@ -51,7 +51,7 @@ def _named(stage: str, model: str | None, collection: str) -> str:
 
 
 def _rate(items: int, seconds: float) -> str:
-    return f", {items / seconds:,.1f}/s" if seconds > 0 else ""
+    return f", {items / seconds:,.1f}/s" if seconds > 0 and items else ""
 
 
 def _run_started(event: ev.RunStarted) -> str:
@@ -89,8 +89,10 @@ def _stage_finished(event: ev.StageFinished) -> str:
     parts = [
         f"{_named(event.stage, event.model, event.collection)} finished, "
         f"{event.items:,} in {event.seconds:,.1f} s"
-        f"{_rate(event.items, event.seconds)} on {event.device}"
+        f"{_rate(event.items - event.reused, event.seconds)} on {event.device}"
     ]
+    if event.reused:
+        parts.append(f"{event.reused:,} from an earlier run")
     if event.tokens:
         parts.append(f"{event.tokens:,} tokens")
     if event.gpu_peak_bytes is not None:
