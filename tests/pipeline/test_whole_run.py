@@ -37,6 +37,7 @@ from processor.ultimate_embedder.telemetry.events import (
     CollectionFinished,
     StageFinished,
     StageSkipped,
+    StageStarted,
     Warned,
 )
 from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
@@ -357,6 +358,17 @@ def test_reading_is_told_file_by_file(run: Run) -> None:
     _, heard = run()
     read = [e for e in heard.of(BatchFinished) if e.stage == "read"]
     assert [e.items for e in read] == [1] * 12
+
+
+def test_every_stage_tells_its_size_before_and_its_work_on_the_way(run: Run) -> None:
+    _, heard = run()
+    for started in heard.of(StageStarted):
+        finished = sum(
+            e.items
+            for e in heard.of(BatchFinished)
+            if (e.stage, e.model) == (started.stage, started.model)
+        )
+        assert started.total == finished, started.stage
 
 
 def test_an_unknown_collection_lists_those_found(run: Run) -> None:

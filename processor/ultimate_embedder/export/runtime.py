@@ -27,9 +27,15 @@ import numpy as np
 
 from ..config import ALL_EXPORTS, Export, JsonlLayout
 from ..errors import BundleError
-from ..records import Float32Array, SparseMatrix
+from ..records import Chunk, Float32Array, SparseMatrix
 from ..retrieval.postings import write_postings
-from ..telemetry.events import Emit, StageFinished, StageStarted, silent
+from ..telemetry.events import (
+    BatchFinished,
+    Emit,
+    StageFinished,
+    StageStarted,
+    silent,
+)
 from . import jsonl
 from .baseline import compare_baseline
 from .checksums import HashedFile, file_sha256, format_sums
@@ -48,6 +54,35 @@ from .publish import (
     require_replaceable,
 )
 from .vectors import write_vectors
+
+_CHUNKS_A_REPORT = 2048
+
+
+class _Told:
+    """A store whose reader's progress is told: points are most of an export's work."""
+
+    def __init__(self, store: jsonl.ChunkSource, collection: str, emit: Emit) -> None:
+        self._store = store
+        self._collection = collection
+        self._emit = emit
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        since, started = 0, time.perf_counter()
+        for number, chunk in enumerate(self._store, start=1):
+            yield chunk
+            if number % _CHUNKS_A_REPORT == 0 or number == len(self):
+                self._emit(
+                    BatchFinished(
+                        stage="export",
+                        collection=self._collection,
+                        items=number - since,
+                        seconds=time.perf_counter() - started,
+                    )
+                )
+                since, started = number, time.perf_counter()
 
 
 class ExportRuntime:
@@ -142,14 +177,14 @@ class ExportRuntime:
         self._artifacts.clear()
         self._dense_sums.clear()
         self._seconds = 0.0
-        self._emit(
-            StageStarted(stage="export", collection=self.target.name, unit="files")
-        )
         return self.staging
 
     def write_ids(self, store: jsonl.ChunkSource) -> None:
         """Write row, ids and text hash of each chunk; other files follow this order."""
         self._store = store
+        self._emit(
+            StageStarted(stage="export", collection=self.target.name, total=len(store))
+        )
         self._write_lines(self.names.ids, jsonl.write_ids, store)
 
     def write_dense(self, key: str, vectors: Float32Array) -> None:
@@ -212,7 +247,8 @@ class ExportRuntime:
             self._check_rows(f"vectors of '{key}'", len(rows))
         path = self.staging / self.names.points
         with self._writing(path):
-            lines = jsonl.write_points(path, store, dense, sparse, layout=self._layout)
+            told = _Told(store, self.target.name, self._emit)
+            lines = jsonl.write_points(path, told, dense, sparse, layout=self._layout)
         self._add(path.name, lines.bytes_written, lines.sha256, lines.rows)
 
     def write_rerank(self, records: Iterable[Mapping[str, Any]]) -> None:
