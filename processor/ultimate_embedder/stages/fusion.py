@@ -50,17 +50,11 @@ class DenseLeg:
         if self.masked is None:
             return self.index.search_batch(self.vectors, depth)
         found = self.index.search_batch(self.vectors, depth + 1)
-        return [
-            replace_score(
-                ranking,
-                query.relevant_rows[0],
-                float(dot(vector, masked[None])[0]),
-                depth,
-            )
-            for ranking, query, vector, masked in zip(
-                found, queries, self.vectors, self.masked, strict=True
-            )
+        scores = [
+            float(dot(vector, masked[None])[0])
+            for vector, masked in zip(self.vectors, self.masked, strict=True)
         ]
+        return _answers_rescored(found, queries, scores, depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +72,24 @@ class SparseLeg:
         if self.masked is None:
             return self.index.search_batch(self.vectors, depth)
         found = self.index.search_batch(self.vectors, depth + 1)
-        return [
-            replace_score(
-                ranking,
-                query.relevant_rows[0],
-                self.index.score(vector, masked) or None,
-                depth,
-            )
-            for ranking, query, vector, masked in zip(
-                found, queries, self.vectors, self.masked, strict=True
-            )
+        scores = [
+            self.index.score(vector, masked) or None
+            for vector, masked in zip(self.vectors, self.masked, strict=True)
         ]
+        return _answers_rescored(found, queries, scores, depth)
+
+
+def _answers_rescored(
+    found: Sequence[RankedList],
+    probes: Sequence[Query],
+    scores: Sequence[float | None],
+    depth: int,
+) -> list[RankedList]:
+    """Give each probe's answer the score of its masked text, None: not found."""
+    return [
+        replace_score(ranking, probe.relevant_rows[0], score, depth)
+        for ranking, probe, score in zip(found, probes, scores, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
