@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import UsageError
+from .retrieval.blend import BlendConfig
+from .retrieval.fusion import DEFAULT_FUSION, FusionConfig
 
 GIB = 2**30
 
@@ -71,7 +73,10 @@ class SparseModelConfig:
 class RerankingConfig:
     """One CrossEncoder and how many candidates it sees.
 
-    `batch_cap` bounds the pairs in one forward pass.
+    `batch_cap` bounds the pairs in one forward pass. `blend` says how its logits join
+    the fused scores; without one they alone order the candidates. `difference` is a
+    folder with what its weights differ by from those of `hf_model_id`: a path, or the
+    name of one that this package ships.
     """
 
     name: str
@@ -87,6 +92,10 @@ class RerankingConfig:
         if not 1 <= self.top_k <= self.candidates:
             raise UsageError(
                 f"Rerank top_k must lie in 1..{self.candidates}, not {self.top_k}."
+    blend: BlendConfig | None = None
+    package: str | None = None  # a Python package that carries the weights
+    weights_sha256: str | None = None  # of model.safetensors, checked when given
+    difference: str | None = None
             )
         if self.batch_cap < 1:
             raise UsageError(

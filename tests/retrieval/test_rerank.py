@@ -28,6 +28,7 @@ from processor.ultimate_embedder.errors import (
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import RerankRan
 from processor.ultimate_embedder.records import Chunk, Float32Array, Query, RankedList
+from processor.ultimate_embedder.retrieval.blend import BlendConfig
 from processor.ultimate_embedder.retrieval.ranking import ranked
 from processor.ultimate_embedder.search.loading import ManifestEncoders
 from processor.ultimate_embedder.stages.cross_encoder import (
@@ -179,6 +180,7 @@ def test_a_record_holds_each_stages_scores_and_nulls_where_there_are_none() -> N
         "query": "index query",
         "candidate_ids": [f"c:s:f.md:chunk:{row}" for row in (4, 2, 0)],
         "scores": [2 - 2 / 64, 2 - 3 / 64, 1 - 3 / 64],
+        "cross_scores": [2 - 2 / 64, 2 - 3 / 64, 1 - 3 / 64],
         "fused_scores": [0.2, 0.5, 0.4],
         "dense_scores": [None, 0.7, 0.9],
         "sparse_scores": [4.0, 5.0, None],
@@ -187,6 +189,18 @@ def test_a_record_holds_each_stages_scores_and_nulls_where_there_are_none() -> N
     assert header.candidate_ids == record["candidate_ids"]
     assert header.scores == record["scores"]
     assert json.loads(json.dumps(record)) == record
+
+
+def test_with_a_blend_the_scores_are_of_both_and_the_logits_stand_beside() -> None:
+    mixed = config(blend=BlendConfig(weight=0.5, bound=1), candidates=3, top_k=2)
+    result = pipeline([], mixed).run([found("index query")], Texts(TEXTS), "c")
+    (record,) = result.records
+    fused, logits = np.array([0.5, 0.4, 0.3]), [2 - 3 / 64, 1 - 3 / 64, -2 / 64]
+    expected = (fused - 0.4) / fused.std() + 0.5 * np.tanh(logits)
+    assert record["candidate_ids"] == [f"c:s:f.md:chunk:{row}" for row in (2, 0)]
+    assert record["scores"] == pytest.approx(expected[:2])
+    assert record["cross_scores"] == logits[:2]
+    assert result.headers[0].scores == record["scores"]
 
 
 def test_only_the_first_candidates_are_read_and_the_best_kept() -> None:

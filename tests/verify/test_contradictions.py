@@ -17,7 +17,8 @@ from processor.ultimate_embedder.export.faiss_index import write_index
 from processor.ultimate_embedder.export.layout import MANIFEST, SUMS
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import Artifact, RerankRan
-from processor.ultimate_embedder.records import CrossEncoderRerankRun
+from processor.ultimate_embedder.records import CrossEncoderRerankRun, RankedList
+from processor.ultimate_embedder.retrieval.blend import BlendConfig, blend
 from processor.ultimate_embedder.verify import Finding, verify_bundle
 
 IDS, POINTS, SPARSE = "docs_ids.jsonl", "docs_qdrant.jsonl", "docs_sparse.jsonl"
@@ -212,6 +213,68 @@ def test_a_reranked_query_that_contradicts_the_rest_is_found(
     assert finding.file == RERANK
     assert finding.place.startswith("line 2, byte")
     assert problem in finding.problem
+
+
+SUM = BlendConfig(weight=2, bound=1.5)
+LOGITS = [4.0, -0.5, 0.25]
+
+
+def blended(record: dict[str, Any]) -> None:
+    """Give a line scores as the rerank stage would, of three candidates and a fourth.
+
+    The fourth was not kept, so the scaling of fused scores is not to be had from these.
+    """
+    record["cross_scores"] = LOGITS
+    fused = RankedList(np.arange(4), np.array([*record["fused_scores"], 0.05]))
+    found = blend(fused, np.array([*LOGITS, -9.0]), SUM, 3)
+    assert found.rows.tolist() == [0, 2, 1]
+    order = found.rows.tolist()
+    record["scores"] = found.scores.tolist()
+    for key in ("candidate_ids", "cross_scores", "fused_scores"):
+        record[key] = [record[key][place] for place in order]
+    for key in ("dense_scores", "sparse_scores"):
+        record[key] = [record[key][place] for place in order]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (None, None),
+        (setter("scores", 1, value=0.9), "are not blend(weight=2, bound=1.5) of"),
+        (setter("cross_scores", 0, value=1.0), "are not blend(weight=2, bound=1.5) of"),
+        (setter("fused_scores", 2, value=0.41), "are not blend("),
+        (lambda r: r.pop("cross_scores"), "are not blend("),
+        (setter("cross_scores", 0, value=None), "cross_scores holds something"),
+        (setter("scores", 2, value=99.0), "the scores rise"),
+    ],
+)
+def test_scores_that_are_not_the_blend_of_their_parts_are_found(
+    bundle: Path, change: Change | None, problem: str | None
+) -> None:
+    for line in (1, 2):
+        edit_line(bundle / RERANK, line, blended)
+    if change is not None:
+        edit_line(bundle / RERANK, 2, change)
+    ran = RerankRan(
+        model="m", queries=2, candidates=3, top_k=3, statistics={"blend": str(SUM)}
+    )
+    found = findings_after(bundle, rerank_run=ran)
+    assert bool(found) == bool(problem)
+    if problem:
+        assert problem in found[0].problem
+        assert all(finding.place.startswith("line 2") for finding in found)
+
+
+def test_scores_that_should_be_the_logits_and_are_not_are_found(bundle: Path) -> None:
+    alone = RerankRan(
+        model="m", queries=2, candidates=3, top_k=3, statistics={"blend": None}
+    )
+    for line in (1, 2):
+        edit_line(bundle / RERANK, line, lambda r: r.update(cross_scores=r["scores"]))
+    assert findings_after(bundle, rerank_run=alone) == ()
+    edit_line(bundle / RERANK, 1, setter("cross_scores", 1, value=2.5))
+    (finding,) = findings_after(bundle, rerank_run=alone)
+    assert "are not the cross_scores" in finding.problem
 
 
 def test_reranked_queries_that_differ_from_their_headers_are_found(

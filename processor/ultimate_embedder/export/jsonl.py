@@ -35,6 +35,7 @@ RERANK_FIELDS = (
     "query",
     "candidate_ids",
     "scores",
+    "cross_scores",
     "fused_scores",
     "dense_scores",
     "sparse_scores",

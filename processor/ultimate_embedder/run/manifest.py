@@ -235,11 +235,16 @@ def _rerank_run(
 
 def _subdirs(collection: MeasuredCollection) -> dict[str, SubdirCounts]:
     """Count chunks, and tokens as the primary model sees them."""
+            "blend": _printed(config.rerank.blend if config.rerank else None),
     lengths = collection.models[0].tokens.lengths
     chunks: dict[str, int] = defaultdict(int)
     tokens: dict[str, int] = defaultdict(int)
     for row, subdir in enumerate(collection.store.source_subdirs()):
         chunks[subdir] += 1
+def _printed(value: object | None) -> str | None:
+    return None if value is None else str(value)
+
+
         tokens[subdir] += int(lengths[row])
     return {
         name: SubdirCounts(chunks=chunks[name], tokens=tokens[name]) for name in chunks

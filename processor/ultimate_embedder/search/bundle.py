@@ -20,8 +20,8 @@ from ..config import RERANK_CANDIDATES
 from ..errors import ModelMismatch, ModelNotAvailable, UsageError
 from ..export.manifest import Manifest
 from ..records import RankedList
+from ..retrieval.blend import blend
 from ..retrieval.fusion import fuse
-from ..retrieval.ranking import ranked
 from .filters import SUBDIR, metadata_mask, subdir_mask
 from .parts import Parts, open_parts
 from .query_encoders import QueryEncoders
@@ -243,10 +243,9 @@ class Bundle:
     def _reranked(self, text: str, rankings: Mapping[Stage, RankedList]) -> RankedList:
         if "fused" not in rankings:
             raise ModelNotAvailable("There is no fused ranking to rerank.")
-        rows = rankings["fused"].rows
-        texts = [self._payload(int(row))[0] or "" for row in rows]
-        scores = self._encoders.rerank(text, texts)
-        return ranked(rows, np.asarray(scores, dtype=np.float64))
+        fused = rankings["fused"]
+        texts = [self._payload(int(row))[0] or "" for row in fused.rows]
+        return blend(fused, self._encoders.rerank(text, texts), self._parts.blend)
 
     def _hit(self, row: int, rank: int, score: float, results: SearchResults) -> Hit:
         text, metadata = self._payload(row)

@@ -12,6 +12,7 @@ from ..export.layout import BundleNames
 from ..export.manifest import Manifest
 from ..export.manifest_sections import RerankNotRun, RerankRan
 from ..records import Float32Array, SparseInferenceRun
+from ..retrieval.blend import BlendConfig
 from ..retrieval.fusion import DEFAULT_FUSION, FusionConfig
 from ..retrieval.indexes import DenseIndex, SparseIndex
 from ..retrieval.postings import Postings
@@ -34,14 +35,12 @@ class Parts:
     ids: JsonLines
     fusion: FusionConfig
     fused_legs: tuple[Stage, ...]
+    blend: BlendConfig | None = None
     missing: dict[Stage, str] = field(default_factory=dict)
 
     def fusion_of(self, legs: int) -> FusionConfig:
         """Return the bundle's fusion; weights say nothing where a leg is missing."""
-        config = self.fusion
-        if config.weights and len(config.weights) != legs:
-            return FusionConfig(method=config.method, k=config.k, scale=config.scale)
-        return config
+        return self.fusion.for_legs(legs)
 
 
 def open_parts(path: Path) -> Parts:
@@ -61,6 +60,7 @@ def open_parts(path: Path) -> Parts:
         missing["fused"] = "There is no ranking to fuse in this bundle."
     if why := _why_no_rerank(manifest, has_texts=points.is_file()):
         missing["reranked"] = why
+    blend = None if why else _blend(manifest, missing)
     return Parts(
         manifest=manifest,
         dense=dense,
@@ -69,6 +69,7 @@ def open_parts(path: Path) -> Parts:
         ids=JsonLines(path / names.ids),
         fusion=_fusion(manifest),
         fused_legs=legs,
+        blend=blend,
         missing=missing,
     )
 
@@ -169,3 +170,18 @@ def _fusion(manifest: Manifest) -> FusionConfig:
         except UsageError:
             continue  # another version's method
     return DEFAULT_FUSION
+
+
+def _blend(manifest: Manifest, missing: dict[Stage, str]) -> BlendConfig | None:
+    """Return how the run joined logits and fused scores; None: logits alone."""
+    run = manifest.rerank_run
+    text = run.statistics.get("blend") if isinstance(run, RerankRan) else None
+    if text is None:
+        return None
+    try:
+        return BlendConfig.parse(str(text))
+    except UsageError as error:
+        missing["reranked"] = (
+            f"The manifest blends in a way unknown here: {error.message}"
+        )
+        return None

@@ -1,4 +1,7 @@
-"""The rerank stage: a CrossEncoder reads the fused candidates and orders them anew."""
+"""The rerank stage: a CrossEncoder reads the fused candidates and orders them anew.
+
+Its logits decide alone, or join the fused scores where the reranker has a blend.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from ..records import (
     Query,
     RankedList,
 )
-from ..retrieval.ranking import ranked
+from ..retrieval.blend import blend
 from ..telemetry.events import (
     BatchFinished,
     Emit,
@@ -163,18 +166,18 @@ class RerankPipeline:
         candidates = 0
         for found in rankings:
             begun = time.perf_counter()
-            rows = found.fused.rows[: self._config.candidates]
+            candidates_here = _first(found.fused, self._config.candidates)
             try:
                 scored = self._executor.score(
                     found.query.text,
-                    [_text(store, found, int(row)) for row in rows],
+                    [_text(store, found, int(row)) for row in candidates_here.rows],
                     deadline=deadline,
                 )
             except TimeIsUp:
                 break
             seconds = time.perf_counter() - begun
-            candidates += len(rows)
-            done.append(self._outcome(found, scored, store, seconds))
+            candidates += len(candidates_here)
+            done.append(self._outcome(found, candidates_here, scored, store, seconds))
             self._emit(
                 BatchFinished(
                     stage="rerank",
@@ -192,12 +195,14 @@ class RerankPipeline:
     def _outcome(
         self,
         found: QueryRankings,
+        candidates: RankedList,
         scored: ScoredPairs,
         store: ChunkRows,
         seconds: float,
     ) -> RerankedQuery:
-        rows = found.fused.rows[: self._config.candidates]
-        ranking = ranked(rows, scored.scores.astype(np.float64), self._config.top_k)
+        config = self._config
+        ranking = blend(candidates, scored.scores, config.blend, config.top_k)
+        cross = RankedList(candidates.rows, scored.scores.astype(np.float64))
         ids = [store.chunk(int(row)).chunk_id for row in ranking.rows]
         scores = ranking.scores.tolist()
         shown = self._shown(found.query.text)
@@ -216,6 +221,7 @@ class RerankPipeline:
             "query": shown,
             "candidate_ids": ids,
             "scores": scores,
+            "cross_scores": _scores_of(cross, ranking),
             "fused_scores": _scores_of(found.fused, ranking),
             "dense_scores": _scores_of(found.dense, ranking),
             "sparse_scores": _scores_of(found.sparse, ranking),
@@ -228,6 +234,10 @@ class RerankPipeline:
         if self._redact_key is None:
             return query
         return hmac.new(self._redact_key, query.encode(), hashlib.sha256).hexdigest()
+
+
+def _first(ranking: RankedList, count: int) -> RankedList:
+    return RankedList(ranking.rows[:count], ranking.scores[:count])
 
 
 def _text(store: ChunkRows, found: QueryRankings, row: int) -> str:

@@ -1,4 +1,9 @@
-"""The rerank file: known candidates, one score each, one line a query."""
+"""The rerank file: known candidates, one score each, one line a query.
+
+Where logits were blended with fused scores, the sum is checked as well. The scaling of
+the fused scores is not in the file (it is that of all candidates, and the best ones are
+kept), but it is the same for all: two candidates give it, the others must agree.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
+from ..errors import UsageError
 from ..export.manifest_sections import RerankRan
 from ..records import CrossEncoderRerankRun
+from ..retrieval.blend import BlendConfig
 from .opened import OpenBundle
 from .report import Findings
 from .rows import SeenIds, parsed_lines
 
-_SCORE_LISTS = ("scores", "fused_scores", "dense_scores", "sparse_scores")
+_COMPLETE = ("scores", "cross_scores")  # hold a number for each candidate
+_SCORE_LISTS = (*_COMPLETE, "fused_scores", "dense_scores", "sparse_scores")
+_TOLERANCE = 1e-6
+_ALONE = "logits alone"
 
 
 def check_rerank(bundle: OpenBundle, seen: SeenIds, findings: Findings) -> None:
@@ -25,13 +37,14 @@ def check_rerank(bundle: OpenBundle, seen: SeenIds, findings: Findings) -> None:
         return
     rerank = bundle.manifest.rerank_run
     headers = rerank.runs if isinstance(rerank, RerankRan) else ()
+    expression = _expression(rerank) if isinstance(rerank, RerankRan) else None
     queries = 0
     for line, record in parsed_lines(path, name, _parse, findings):
         queries += 1
         if record is None:
             continue
         place = f"line {line.number}, byte {line.offset}"
-        for problem in _faults(record, seen):
+        for problem in _faults(record, seen) or _contradictions(record, expression):
             findings.add(name, place, problem)
         if headers and not _has_header(record, headers[queries - 1 : queries]):
             findings.add(name, place, "differs from its header in the manifest")
@@ -67,10 +80,55 @@ def _faults(record: dict[str, Any], seen: SeenIds) -> list[str]:
             continue
         if len(scores) != len(candidates):
             faults.append(f"{len(scores)} {key} for {len(candidates)} candidates")
-        allowed = [score for score in scores if score is not None or key == "scores"]
+        allowed = [score for score in scores if score is not None or key in _COMPLETE]
         if not all(_is_number(score) for score in allowed):
             faults.append(f"{key} holds something that is not a number")
     return faults
+
+
+def _contradictions(record: dict[str, Any], expression: str | None) -> list[str]:
+    """Return what is wrong among lists that are each right by themselves."""
+    scores = np.array(record["scores"], dtype=np.float64)
+    faults = []
+    if (np.diff(scores) > 0).any():
+        faults.append("the scores rise")
+    config = _parsed(expression)
+    if config is not None and not _is_blended(record, scores, config):
+        faults.append(f"the scores are not {config} of cross_scores and fused_scores")
+    if expression == _ALONE and record.get("cross_scores") != record["scores"]:
+        faults.append("the scores are not the cross_scores")
+    return faults
+
+
+def _is_blended(
+    record: dict[str, Any], scores: npt.NDArray[np.float64], config: BlendConfig
+) -> bool:
+    """Say whether what logits leave of the scores is a rising line over the fused."""
+    lists = [record.get("cross_scores"), record.get("fused_scores")]
+    if any(found is None or None in found for found in lists):
+        return False
+    cross, fused = (np.array(found, dtype=np.float64) for found in lists)
+    left = scores - config.term(cross)
+    if len(left) == 0 or np.ptp(fused) == 0:
+        return bool(np.allclose(left, left[:1], atol=_TOLERANCE))
+    low, high = int(fused.argmin()), int(fused.argmax())
+    slope = (left[high] - left[low]) / (fused[high] - fused[low])
+    line = left[low] + slope * (fused - fused[low])
+    return bool(slope > 0 and np.allclose(left, line, atol=_TOLERANCE))
+
+
+def _expression(run: RerankRan) -> str | None:
+    """Return how scores came about; None: the run does not say."""
+    if "blend" not in run.statistics:
+        return None
+    return str(run.statistics["blend"] or _ALONE)
+
+
+def _parsed(expression: str | None) -> BlendConfig | None:
+    try:
+        return None if expression is None else BlendConfig.parse(expression)
+    except UsageError:
+        return None  # no blend, or another version's
 
 
 def _is_number(value: Any) -> bool:
