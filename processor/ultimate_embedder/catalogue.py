@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from .config import ModelConfig, RerankingConfig, SparseModelConfig
 from .errors import UnknownModel, UsageError
+from .retrieval.fusion import FusionConfig
 
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
 
@@ -40,6 +41,7 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         weights_sha256=(
             "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
         ),
+        fusion=FusionConfig(method="sum", scale="raw", weights=(1.0, 0.016)),
     ),
     ModelConfig(
         name="qdrant-minilm-onnx",

@@ -21,6 +21,9 @@ RERANK_TOP_K = 20
 JsonlLayout = Literal["qdrant", "simple"]
 Pooling = Literal["mean", "cls", "last"]
 SparseKind = Literal["bm25", "attention", "splade"]
+LongTexts = Literal["windows", "cut"]
+"""A text longer than a model's window: embedded in windows, or cut off at its end."""
+
 Export = Literal["npy", "jsonl", "faiss"]
 ALL_EXPORTS: tuple[Export, ...] = ("npy", "jsonl", "faiss")
 
@@ -31,6 +34,7 @@ class ModelConfig:
 
     `max_tokens` counts special tokens and the prompt. The first eight fields are the
     arguments of the earlier design; the rest have defaults that follow from them.
+    `fusion` says how its scores are best joined with BM25's, where that was measured.
     """
 
     name: str
@@ -47,6 +51,7 @@ class ModelConfig:
     licence: str = "unknown"
     package: str | None = None  # a Python package that carries the weights
     weights_sha256: str | None = None  # of model.safetensors, checked when given
+    fusion: FusionConfig | None = None
 
     def __post_init__(self) -> None:
         if self.vector_dim < 1 or self.max_tokens < 1:
@@ -87,15 +92,15 @@ class RerankingConfig:
     batch_cap: int = 32
     revision: str | None = None
     licence: str = "unknown"
+    blend: BlendConfig | None = None
+    package: str | None = None  # a Python package that carries the weights
+    weights_sha256: str | None = None  # of model.safetensors, checked when given
+    difference: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.candidates:
             raise UsageError(
                 f"Rerank top_k must lie in 1..{self.candidates}, not {self.top_k}."
-    blend: BlendConfig | None = None
-    package: str | None = None  # a Python package that carries the weights
-    weights_sha256: str | None = None  # of model.safetensors, checked when given
-    difference: str | None = None
             )
         if self.batch_cap < 1:
             raise UsageError(
@@ -164,6 +169,8 @@ class PipelineConfig:
     rerank_timeout_seconds: float | None = None
     skip_failed_models: bool = False
     bm25_profile: str = "qdrant-word"
+    long_texts: LongTexts = "windows"
+    fusion: FusionConfig | None = None  # None: what suits the primary model
     baseline: Path | None = None
     seed: int = 0
     provenance: tuple[Provenance, ...] = ()
@@ -181,6 +188,11 @@ class PipelineConfig:
     def primary(self) -> ModelConfig:
         """The first dense model: it stands in the simple layout and in fusion."""
         return self.dense[0]
+
+    @property
+    def active_fusion(self) -> FusionConfig:
+        """How the primary model's ranking is joined with BM25's."""
+        return self.fusion or self.primary.fusion or DEFAULT_FUSION
 
     @property
     def active_sparse(self) -> tuple[SparseModelConfig, ...]:

@@ -113,10 +113,14 @@ class RankedList:
 
     Shapes: `rows` int64 [k]; `scores` float64 [k], never rising. Rows with equal
     scores stand in ascending order: row order is id order.
+
+    `rest` is the score of every row that is not listed, where all have the same: 0 for
+    a sparse list that ends because no further row shares a term. None: not known.
     """
 
     rows: Int64Array
     scores: npt.NDArray[np.float64]
+    rest: float | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,8 @@ METHODS = [
     "dbsf()",
     "sum(scale=minmax, weights=1:3)",
     "sum(scale=zscore)",
+    "sum(scale=raw)",
+    "sum(scale=raw, weights=1:0.016)",
 ]
 
 
@@ -218,18 +221,86 @@ def test_minmax_sum_is_the_weighted_sum_of_scores_scaled_to_0_and_1() -> None:
     assert fused == pytest.approx({0: 1.0, 1: 0.5, 2: 3.0, 3: 0.0})
 
 
-def test_zscore_sum_gives_a_missing_row_the_lowest_score_of_that_list() -> None:
-    left, right = np.array([4.0, 2.0, 0.0]), np.array([9.0, 7.0])
-    fused = as_dict(
-        fuse(
-            [ranking({0: 4.0, 1: 2.0, 2: 0.0}), ranking({2: 9.0, 3: 7.0})],
-            FusionConfig(method="sum", scale="zscore"),
-        )
-    )
-    a = (left - left.mean()) / left.std()
-    b = (right - right.mean()) / right.std()
+SCALES = {
+    "raw": lambda scores: scores,
+    "minmax": lambda scores: (scores - scores.min()) / (scores.max() - scores.min()),
+    "zscore": lambda scores: (scores - scores.mean()) / scores.std(),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_row_that_a_list_does_not_hold_counts_as_that_lists_last(scale: str) -> None:
+    left, right = np.array([4.0, 2.0, 0.5]), np.array([9.0, 7.0])
+    legs = [ranking({0: 4.0, 1: 2.0, 2: 0.5}), ranking({2: 9.0, 3: 7.0})]
+    config = FusionConfig.parse(f"sum(scale={scale}, weights=2:0.5)")
+    a, b = 2 * SCALES[scale](left), 0.5 * SCALES[scale](right)
     expected = {0: a[0] + b[1], 1: a[1] + b[1], 2: a[2] + b[0], 3: a[2] + b[1]}
+    assert as_dict(fuse(legs, config)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_where_the_rest_is_known_to_score_0_a_missing_row_counts_as_0(
+    scale: str,
+) -> None:
+    left, right = np.array([4.0, 2.0, 0.5]), np.array([9.0, 7.0, 0.0])
+    ended = replace(ranking({2: 9.0, 3: 7.0}), rest=0.0)
+    config = FusionConfig.parse(f"sum(scale={scale})")
+    a, b = SCALES[scale](left), SCALES[scale](right)
+    expected = {0: a[0] + b[2], 1: a[1] + b[2], 2: a[2] + b[0], 3: a[2] + b[1]}
+    fused = as_dict(fuse([ranking({0: 4.0, 1: 2.0, 2: 0.5}), ended], config))
     assert fused == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_only_row_with_a_rare_word_gains_by_it(scale: str) -> None:
+    dense = ranking({row: 0.9 - row / 100 for row in range(9)})
+    only = replace(ranking({3: 8.0}), rest=0.0)
+    config = FusionConfig.parse(f"sum(scale={scale}, weights=1:1)")
+    assert fuse([dense, only], config).rows[0] == 3
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_lists_of_one_row_none_or_equal_scores_keep_the_other_lists_order(
+    scale: str,
+) -> None:
+    dense = ranking({4: 0.9, 2: 0.5, 7: 0.1})
+    config = FusionConfig.parse(f"sum(scale={scale}, weights=1:3)")
+    others: list[Leg] = [{}, {2: 5.0}, {7: 5.0, 4: 5.0, 2: 5.0}]
+    for other in others:
+        fused = fuse([dense, ranking(other)], config)
+        assert fused.rows.tolist() == [4, 2, 7]
+        assert np.isfinite(fused.scores).all()
+    alone = fuse([ranking({2: 5.0})], FusionConfig.parse(f"sum(scale={scale})"))
+    assert alone.rows.tolist() == [2]
+
+
+@given(st.integers(0, 2**16), st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_a_raw_sum_of_whole_lists_is_the_sum_of_the_score_vectors(
+    seed: int, rows: int
+) -> None:
+    """Lists as deep as the collection: nothing is cut, so nothing is estimated."""
+    random = np.random.default_rng(seed)
+    dense = random.uniform(-1, 1, rows)
+    sparse = np.maximum(random.uniform(-9, 9, rows), 0.0)
+    found = np.flatnonzero(sparse > 0)
+    lists = [
+        ranked(np.arange(rows), dense, rows),
+        replace(ranked(found, sparse[found], rows), rest=0.0),
+    ]
+    config = FusionConfig.parse("sum(scale=raw, weights=1:0.016)")
+    fused = fuse(lists, config, rows)
+    plain = dense + 0.016 * sparse
+    assert fused.rows.tolist() == np.argsort(-plain, kind="stable").tolist()
+    np.testing.assert_allclose(fused.scores, np.sort(plain)[::-1], atol=1e-12)
+
+
+def test_weights_stay_with_the_number_of_lists_they_were_made_for() -> None:
+    config = FusionConfig.parse("sum(scale=raw, weights=1:0.016)")
+    assert config.for_legs(2) is config
+    assert str(config.for_legs(1)) == "sum(scale=raw)"
+    unweighted = FusionConfig.parse("rrf(k=10)")
+    assert unweighted.for_legs(3) is unweighted
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -255,6 +255,15 @@ def test_a_sparse_mask_holds_before_the_cut() -> None:
     assert result.rows.tolist() == [3]
 
 
+def test_a_sparse_list_that_ended_by_itself_says_that_all_others_score_0() -> None:
+    index = SparseIndex(inverted([{1: 9.0}, {1: 8.0}, {2: 1.0}]), idf=False)
+    query = sparse({1: 1.0})
+    assert [index.search(query, k).rest for k in (1, 2, 3)] == [None, 0.0, 0.0]
+    whole = index.search(query, 3)
+    assert replace_score(whole, 0, None, 1).rest == 0.0
+    assert replace_score(whole, 0, 7.0, 1).rest is None
+
+
 def test_an_empty_sparse_query_and_an_unknown_word_find_nothing() -> None:
     index = SparseIndex(inverted(DOCUMENTS), idf=True)
     assert len(index.search(sparse({}), 10)) == 0

@@ -86,12 +86,22 @@ def test_the_chunk_with_the_words_of_the_question_is_first(
         assert opened.search("napping walrus", stage=stage)[0].row == len(TEXTS)
 
 
-def test_fused_scores_are_reciprocal_ranks_of_the_two_legs(bundle: Bundle) -> None:
+def test_fused_scores_are_the_weighted_standard_scores_of_the_two_legs(
+    bundle: Bundle,
+) -> None:
+    """Rows that share no word with the question count once, with a score of 0."""
+    found = [score for score in sparse_scores(QUERY) if score > 0]
+    assert len(found) < len(TEXTS)
+    listed = {"dense": np.array(dense_scores(QUERY)), "sparse": np.array([*found, 0.0])}
     for hit in bundle.search(QUERY, top_k=20):
-        expected = sum(
-            1 / (60 + hit.stages[stage].rank) for stage in STAGES if stage in hit.stages
-        )
-        assert hit.score == pytest.approx(expected)
+        scores = {"dense": dense_scores(QUERY)[hit.row]}
+        scores["sparse"] = sparse_scores(QUERY)[hit.row]
+        standard = {
+            stage: (scores[stage] - listed[stage].mean()) / listed[stage].std()
+            for stage in STAGES
+        }
+        expected = 0.6 * standard["dense"] + 0.4 * standard["sparse"]
+        assert hit.score == pytest.approx(expected, abs=1e-5)
         assert hit.stages["fused"].rank == hit.rank
         assert "reranked" not in hit.stages
 

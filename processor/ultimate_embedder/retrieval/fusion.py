@@ -6,7 +6,13 @@ Four methods, each a value that prints as something to paste and parses back:
                                       (Cormack, Clarke, Büttcher, SIGIR 2009)
     qdrant-rrf(k=2, weights=1:1)      sum of 1 / (rank / w + k - 1): what Qdrant does
     dbsf()                            each list scaled by its mean and deviation, summed
-    sum(scale=minmax, weights=1:1)    weighted sum of scaled scores; or scale=zscore
+    sum(scale=minmax, weights=1:1)    weighted sum of scores: scale minmax, zscore, raw
+
+In a sum, a row that a list does not hold counts as that list's last: its true score is
+at most that. A list that ends because nothing else was found has a last score of 0.
+`raw` adds scores as they are, so that its weights say how many points of one list are
+worth one of another (Bruch, Gai, Ingber, TOIS 2023, call the family convex combination,
+and find it better than RRF on most collections).
 
 With weights of 1 the paper's constant k is Qdrant's k + 1: 60 there is 61 here. With
 other weights the two differ: Qdrant divides the rank by the weight.
@@ -17,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -27,7 +33,7 @@ from ..records import Int64Array, RankedList
 from .ranking import Float64Array, ranked
 
 Method = Literal["rrf", "qdrant-rrf", "dbsf", "sum"]
-Scale = Literal["minmax", "zscore"]
+Scale = Literal["minmax", "zscore", "raw"]
 
 _NEUTRAL = 0.5  # where a list gives no spread to scale by (Qdrant's choice for DBSF)
 _FORM = re.compile(r"\s*([a-z-]+)\s*\(([^()]*)\)\s*")
@@ -62,7 +68,9 @@ class FusionConfig:
                 cure=f"Known: {', '.join(get_args(Method))}.",
             )
         if self.scale not in get_args(Scale):
-            raise UsageError(f"Scale must be minmax or zscore, not '{self.scale}'.")
+            raise UsageError(
+                f"Scale must be {' or '.join(get_args(Scale))}, not '{self.scale}'."
+            )
         lowest = 1.0 if self.method == "qdrant-rrf" else 0.0
         if not (math.isfinite(self.k) and self.k >= lowest):
             raise UsageError(f"k must be at least {lowest:g}, not {self.k:g}.")
@@ -115,6 +123,12 @@ class FusionConfig:
         except ValueError:
             raise UsageError(f"'{text}' holds something that is no number.") from None
 
+    def for_legs(self, legs: int) -> FusionConfig:
+        """Return this fusion for so many lists; weights of others say nothing there."""
+        if self.weights and len(self.weights) != legs:
+            return replace(self, weights=())
+        return self
+
     def weights_for(self, legs: int) -> tuple[float, ...]:
         """Return one weight per list.
 
@@ -130,12 +144,31 @@ class FusionConfig:
         return self.weights
 
 
-DEFAULT_FUSION = FusionConfig()
+RRF = FusionConfig()
+DEFAULT_FUSION = FusionConfig(method="sum", scale="zscore", weights=(0.6, 0.4))
+"""Dense and BM25 for a dense model whose scores nobody has weighed against BM25's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How a sum reads one list: a score adds `factor * (score - center) + shift`.
+
+    `last` is the score that counts for a row which the list does not hold.
+    """
+
+    factor: float
+    center: float
+    shift: float
+    last: float
+
+    def points(self, scores: Float64Array) -> Float64Array:
+        """Return what scores add to the sum."""
+        return self.factor * (scores - self.center) + self.shift
 
 
 def fuse(
     lists: Sequence[RankedList],
-    config: FusionConfig = DEFAULT_FUSION,
+    config: FusionConfig = RRF,
     limit: int | None = None,
 ) -> RankedList:
     """Return one ranking of every row that stands in a list; ties by row.
@@ -144,15 +177,31 @@ def fuse(
         UsageError: the weights do not match the number of lists.
     """
     weights = config.weights_for(len(lists))
-    if not lists:
-        return _merge([], [])
-    contribute = _METHODS[config.method]
-    parts = [
-        contribute(ranking, weight, config)
-        for ranking, weight in zip(lists, weights, strict=True)
-    ]
-    absent = [_absent(part, config) for part in parts]
+    if config.method == "sum":
+        scaled = scalings(lists, config)
+        parts = [s.points(r.scores) for s, r in zip(scaled, lists, strict=True)]
+        absent = [float(s.points(np.array([s.last]))[0]) for s in scaled]
+    else:
+        contribute = _METHODS[config.method]
+        parts = [
+            contribute(ranking, weight, config)
+            for ranking, weight in zip(lists, weights, strict=True)
+        ]
+        absent = [0.0] * len(lists)
     return _merge([r.rows for r in lists], parts, absent, limit)
+
+
+def scalings(lists: Sequence[RankedList], config: FusionConfig) -> tuple[Scaling, ...]:
+    """Return how the method `sum` reads each list.
+
+    Raises:
+        UsageError: the weights do not match the number of lists.
+    """
+    weights = config.weights_for(len(lists))
+    return tuple(
+        _scaling(ranking, weight, config.scale)
+        for ranking, weight in zip(lists, weights, strict=True)
+    )
 
 
 def _rrf(ranking: RankedList, weight: float, config: FusionConfig) -> Float64Array:
@@ -181,18 +230,20 @@ def _dbsf(ranking: RankedList, _weight: float, _config: FusionConfig) -> Float64
     return (scores - mean) / (6.0 * deviation) + 0.5
 
 
-def _scaled_sum(
-    ranking: RankedList, weight: float, config: FusionConfig
-) -> Float64Array:
+def _scaling(ranking: RankedList, weight: float, scale: Scale) -> Scaling:
     scores = ranking.scores
+    if not len(scores):
+        return Scaling(0.0, 0.0, 0.0, 0.0)
+    if ranking.rest is not None:
+        scores = np.append(scores, ranking.rest)
+    last = float(scores[-1])
+    if scale == "raw":
+        return Scaling(weight, 0.0, 0.0, last)
     if _flat(scores):
-        return np.full(
-            len(scores), 0.0 if config.scale == "zscore" else weight * _NEUTRAL
-        )
-    if config.scale == "zscore":
-        return weight * (scores - float(scores.mean())) / float(scores.std())
-    lowest, highest = float(scores[-1]), float(scores[0])
-    return weight * (scores - lowest) / (highest - lowest)
+        return Scaling(0.0, 0.0, 0.0 if scale == "zscore" else weight * _NEUTRAL, last)
+    if scale == "zscore":
+        return Scaling(weight / float(scores.std()), float(scores.mean()), 0.0, last)
+    return Scaling(weight / (float(scores[0]) - last), last, 0.0, last)
 
 
 def _flat(scores: Float64Array) -> bool:
@@ -200,20 +251,10 @@ def _flat(scores: Float64Array) -> bool:
     return len(scores) < 2 or bool(scores[0] == scores[-1]) or float(scores.std()) == 0
 
 
-def _absent(part: Float64Array, config: FusionConfig) -> float:
-    """Return what a list gives a row that it does not hold.
-
-    Nothing; but 0 is the mean of z-scores, so there the row gets the list's lowest.
-    """
-    if config.method == "sum" and config.scale == "zscore" and len(part):
-        return float(part.min())
-    return 0.0
-
-
 def _merge(
     rows: Sequence[Int64Array],
     parts: Sequence[Float64Array],
-    absent: Sequence[float] = (),
+    absent: Sequence[float],
     limit: int | None = None,
 ) -> RankedList:
     """Add up contributions row by row.
@@ -245,5 +286,4 @@ _METHODS: dict[Method, Callable[[RankedList, float, FusionConfig], Float64Array]
     "rrf": _rrf,
     "qdrant-rrf": _qdrant_rrf,
     "dbsf": _dbsf,
-    "sum": _scaled_sum,
 }

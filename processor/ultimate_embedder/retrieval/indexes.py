@@ -9,6 +9,7 @@ preselect.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +131,8 @@ class SparseIndex:
     ) -> RankedList:
         """Return the best `k` rows that score above zero, among those allowed.
 
-        Shapes: `allowed` [rows] or None for all.
+        All others score 0 where there are no more than `k`. Shapes: `allowed` [rows]
+        or None for all.
         """
         places, weights = self._weights(query)
         if k <= 0 or not len(places):
@@ -143,7 +145,8 @@ class SparseIndex:
         if allowed is not None:
             totals[~allowed] = 0.0
         rows = np.flatnonzero(totals > 0.0)
-        return ranked(rows, totals[rows], k)
+        rest = 0.0 if len(rows) <= k else None
+        return replace(ranked(rows, totals[rows], k), rest=rest)
 
     def search_batch(
         self, queries: Sequence[SparseVector], k: int, allowed: BoolArray | None = None

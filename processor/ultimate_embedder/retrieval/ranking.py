@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -46,7 +48,8 @@ def replace_score(
     if score is not None:
         rows = np.append(rows, np.int64(row))
         scores = np.append(scores, np.float64(score))
-    return ranked(rows, scores, limit)
+    rest = result.rest if len(rows) <= limit else None
+    return replace(ranked(rows, scores, limit), rest=rest)
 
 
 def _best(
