@@ -123,6 +123,7 @@ class BatchRunner:
                         parts.models,
                         Path(scratch),
                         self._emit,
+                        long_texts=self._config.long_texts,
                         rows_a_batch=self._config.gpu.base_batch_size,
                     )
                 except InputError as error:
@@ -168,7 +169,7 @@ class BatchRunner:
         return Parts(
             models=ModelManager(offline=config.offline),
             open_executor=worker_processes(config.gpu),
-            load_scorer=_scorer_loader(config.offline),
+            load_scorer=_scorer_loader(config.offline, config.gpu.workers),
             device=resolve_devices(config.gpu)[0],
             now=lambda: datetime.now(UTC),
         )
@@ -265,10 +266,10 @@ class BatchRunner:
         return path.read_bytes()
 
 
-def _scorer_loader(offline: bool) -> LoadScorer:
+def _scorer_loader(offline: bool, threads: int) -> LoadScorer:
     def load(config: RerankingConfig) -> PairScorer:
         from .encoders.cross_encoder import TorchCrossEncoder
 
-        return TorchCrossEncoder.load(config, offline=offline)
+        return TorchCrossEncoder.load(config, offline=offline, threads=threads)
 
     return load

@@ -64,13 +64,20 @@ class ModelManager:
         return self._located[config]
 
     def tokenizer(self, config: ModelConfig) -> HubTokenizer:
-        """Return the model's tokenizer with its window and prompts."""
-        return HubTokenizer(
+        """Return the model's tokenizer with its window and prompts.
+
+        Raises:
+            ModelMismatch: a prompt leaves the window no room for text.
+        """
+        tokenizer = HubTokenizer(
             self.locate(config).path,
             config.max_tokens,
             query_prefix=config.query_prefix,
             document_prefix=config.document_prefix,
         )
+        tokenizer.frame("document")
+        tokenizer.frame("query")
+        return tokenizer
 
     def dtype(self, device: str) -> str:
         """Return the fastest precision that `device` computes natively."""

@@ -17,6 +17,8 @@ from typing import Any
 
 from .catalogue import PROFILES
 from .config import ALL_EXPORTS, GIB
+from .errors import UsageError
+from .retrieval.fusion import FusionConfig
 
 Parser = Callable[[object], object]
 
@@ -135,6 +137,20 @@ def one_device(value: object) -> str:
     return name
 
 
+def fusion(value: object) -> FusionConfig:
+    """Return how the dense model's ranking is joined with BM25's."""
+    try:
+        config = FusionConfig.parse(str(value))
+        if config.weights:
+            config.weights_for(2)
+    except UsageError as error:
+        raise ValueError(
+            "allowed: a method such as sum(scale=zscore, weights=0.6:0.4), with "
+            f"weights for the dense model and BM25, or rrf(k=60). {error.message}"
+        ) from None
+    return config
+
+
 def path(value: object) -> Path:
     """Return a path; `~` is the home folder."""
     if not isinstance(value, str | Path) or not str(value).strip():
@@ -217,6 +233,12 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="jsonl_layout", parse=choice("qdrant", "simple")),
         Setting(key="exports", parse=exports),
         Setting(key="bm25_profile", parse=choice("qdrant-word", "fastembed")),
+        Setting(
+            key="long_texts",
+            parse=choice("windows", "cut"),
+            variable="EMBEDDER_LONG_TEXTS",
+        ),
+        Setting(key="fusion", parse=fusion, variable="EMBEDDER_FUSION"),
         Setting(key="baseline", parse=path),
         Setting(key="resume", parse=boolean),
         Setting(

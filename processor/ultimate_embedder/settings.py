@@ -64,6 +64,8 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "jsonl_layout": "qdrant",
     "exports": ALL_EXPORTS,
     "bm25_profile": "qdrant-word",
+    "long_texts": "windows",
+    "fusion": None,
     "baseline": None,
     "resume": True,
     "redact_queries": False,

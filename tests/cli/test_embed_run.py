@@ -36,6 +36,8 @@ PLAN = RunPlan(
                     model="all-miniLM-l6",
                     tokens=140_000,
                     padded_tokens=150_000,
+                    windows=12,
+                    window_tokens=2880,
                     truncated_chunks=3,
                     batches=40,
                     estimated_bytes=GIB // 2,
@@ -169,7 +171,7 @@ def test_a_dry_run_shows_the_plan_and_makes_no_folder(
     rows = [" ".join(line.split()) for line in out.splitlines() if "  docs" in line]
     assert rows == [
         "docs 1,000 2",
-        "docs all-miniLM-l6 140,000 150,000 3 40 0.5 GiB 2 min 5 s",
+        "docs all-miniLM-l6 140,000 150,000 12 3 40 0.5 GiB 2 min 5 s",
     ]
     assert not settings.pipeline.output_dir.exists()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from processor.ultimate_embedder.encoders.protocols import Role, Tokenised
+from processor.ultimate_embedder.encoders.protocols import Frame, Role, Tokenised
 from processor.ultimate_embedder.errors import OutputError
 from processor.ultimate_embedder.intake.token_table import TokenTable
 from processor.ultimate_embedder.ledger import Ledger
@@ -30,7 +30,7 @@ class LetterTokenizer:
     def encode(self, texts: Sequence[str], role: Role) -> Tokenised:
         self.calls += 1
         ids = tuple(np.array([0, *map(ord, t)], dtype=np.uint32) for t in texts)
-        return Tokenised(ids, tuple(len(row) for row in ids))
+        return Tokenised(ids, Frame(1, 0))
 
 
 class Texts:

@@ -47,3 +47,14 @@ def texts() -> list[str]:
         piece.strip() for page in pages for piece in re.split(r"\n\s*\n", str(page))
     ]
     return sorted({piece for piece in pieces if piece})[:120]
+
+
+@pytest.fixture(scope="session")
+def fitting(texts: list[str], tokenizer: HubTokenizer) -> list[str]:
+    """Those of the texts that fit the window."""
+    ids = tokenizer.encode(texts, "document").ids
+    return [
+        text
+        for text, row in zip(texts, ids, strict=True)
+        if len(row) <= tokenizer.max_tokens
+    ]

@@ -28,19 +28,19 @@ def test_vectors_agree_with_sentence_transformers(
     tokenizer: HubTokenizer,
     manager: ModelManager,
     minilm: ModelConfig,
-    texts: list[str],
+    fitting: list[str],
 ) -> None:
     peer = SentenceTransformer(str(manager.locate(minilm).path), device="cpu")
-    expected = peer.encode(texts, normalize_embeddings=True)
-    found = encoder.encode(tokenizer.encode(texts, "document").ids)
+    expected = peer.encode(fitting, normalize_embeddings=True)
+    found = encoder.encode(tokenizer.encode(fitting, "document").ids)
     cosines = (found * expected).sum(axis=1)
     assert cosines.min() >= 0.9995
 
 
 def test_vectors_are_of_unit_length(
-    encoder: AttentionEncoder, tokenizer: HubTokenizer, texts: list[str]
+    encoder: AttentionEncoder, tokenizer: HubTokenizer, fitting: list[str]
 ) -> None:
-    found = encoder.encode(tokenizer.encode(texts[:9], "document").ids)
+    found = encoder.encode(tokenizer.encode(fitting[:9], "document").ids)
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
 
@@ -54,11 +54,11 @@ def test_vectors_are_of_unit_length(
 def test_bytes_do_not_depend_on_neighbours_order_or_grouping(
     encoder: AttentionEncoder,
     tokenizer: HubTokenizer,
-    texts: list[str],
+    fitting: list[str],
     seed: int,
     group: int,
 ) -> None:
-    shuffled = texts[:48]
+    shuffled = fitting[:48]
     random.Random(seed).shuffle(shuffled)
     some = shuffled[:24]
     ids = tokenizer.encode(some, "document").ids
@@ -72,9 +72,9 @@ def test_bytes_do_not_depend_on_neighbours_order_or_grouping(
 
 
 def test_asking_for_attention_changes_no_byte(
-    encoder: AttentionEncoder, tokenizer: HubTokenizer, texts: list[str]
+    encoder: AttentionEncoder, tokenizer: HubTokenizer, fitting: list[str]
 ) -> None:
-    ids = tokenizer.encode(texts[:30], "document").ids
+    ids = tokenizer.encode(fitting[:30], "document").ids
     vectors, attention = encoder.encode_with_attention(ids)
     assert vectors.tobytes() == encoder.encode(ids).tobytes()
     assert [len(row) for row in attention] == [len(row) for row in ids]
@@ -87,14 +87,14 @@ def test_attention_is_that_of_an_eager_model(
     manager: ModelManager,
     minilm: ModelConfig,
     tokenizer: HubTokenizer,
-    texts: list[str],
+    fitting: list[str],
     dtype: str,
     tolerance: float,
 ) -> None:
     eager = AutoModel.from_pretrained(
         manager.locate(minilm).path, attn_implementation="eager", dtype=torch.float32
     ).eval()
-    ids = tokenizer.encode(texts[:20], "document").ids
+    ids = tokenizer.encode(fitting[:20], "document").ids
     with manager.resident(minilm, dtype=dtype) as loaded:
         _, found = loaded.encode_with_attention(ids)
     for row, attention in zip(ids, found, strict=True):
@@ -161,11 +161,3 @@ def test_a_model_that_lacks_weights_is_refused_not_filled_at_random(
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(ModelMismatch, match=r"lacks 1 weights .*layer\.3\.output"):
         manager.resident(copied).__enter__()
-
-
-def test_what_is_cut_is_counted(tokenizer: HubTokenizer, tmp_path: Path) -> None:
-    found = tokenizer.encode(["word " * 1000, "short"], "document")
-    assert [len(row) for row in found.ids] == [256, 3]
-    assert found.full_lengths == (1002, 3)
-    separator = found.ids[1][-1]
-    assert found.ids[0][-1] == separator

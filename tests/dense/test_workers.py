@@ -15,17 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dense_parts import Pass, hashing, long_text
 
 from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.sources import ModelLocation
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import ModelError, RunStopped
-from processor.ultimate_embedder.intake.token_table import TokenTable
-from processor.ultimate_embedder.ledger import Ledger
 from processor.ultimate_embedder.model_manager import ModelManager
-from processor.ultimate_embedder.planning import plan_batches
-from processor.ultimate_embedder.stages.dense import DenseStage, DenseTask, OpenExecutor
+from processor.ultimate_embedder.stages.dense import OpenExecutor
 from processor.ultimate_embedder.telemetry.events import BatchFinished, Event
 from processor.ultimate_embedder.testing import HashingEncoder, RecordingListener
 from processor.ultimate_embedder.workers.batch_encoder import check_unit_vectors
@@ -36,59 +34,6 @@ from processor.ultimate_embedder.workers.jobs import (
 )
 from processor.ultimate_embedder.workers.opening import in_process
 from processor.ultimate_embedder.workers.pool import BatchExecutor, WorkerPool
-
-
-class Texts:
-    """As much of a chunk store as tokenising needs."""
-
-    collection = "c"
-    text_digest = "texts"
-
-    def __init__(self, texts: list[str]) -> None:
-        self._texts = texts
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def text(self, row: int) -> str:
-        return self._texts[row]
-
-
-class Pass:
-    """One dense pass over the session's texts, in a folder of its own."""
-
-    def __init__(
-        self,
-        folder: Path,
-        texts: list[str],
-        manager: ModelManager,
-        model: ModelConfig,
-        tokenizer: HubTokenizer,
-    ) -> None:
-        self.folder = folder
-        self.heard = RecordingListener()
-        self.tokens = TokenTable.build(Texts(texts), tokenizer, folder / "tokens")
-        self.rows = np.arange(len(texts))
-        self.plan = plan_batches(self.tokens.lengths, self.rows, max_rows=4)
-        self.task = DenseTask(
-            collection="c",
-            model=model,
-            location=manager.locate(model),
-            tokens_dir=folder / "tokens",
-            fingerprint="f",
-            dtype=manager.dtype("cpu"),
-            device="cpu",
-            outputs=("dense", "attention"),
-        )
-
-    def run(self, open_executor: OpenExecutor) -> tuple[bytes, bytes]:
-        with Ledger(self.folder / "ledger.sqlite") as ledger:
-            stage = DenseStage(self.folder, ledger, open_executor, self.heard)
-            block = stage.run(self.task, self.tokens, self.plan, self.rows)
-        assert block.vectors is not None
-        assert block.attention is not None
-        return block.vectors.tobytes(), block.attention.weights.tobytes()
-
 
 MakePass = Callable[[str], Pass]
 
@@ -101,7 +46,9 @@ def make_pass(
     tokenizer: HubTokenizer,
     tmp_path: Path,
 ) -> MakePass:
-    return lambda name: Pass(tmp_path / name, texts[::3], manager, minilm, tokenizer)
+    return lambda name: Pass(
+        tmp_path / name, [*texts[::3], long_text(2200)], manager, minilm, tokenizer
+    )
 
 
 def pool_of(workers: int) -> OpenExecutor:
@@ -118,7 +65,8 @@ def undisturbed(
 ) -> tuple[bytes, bytes]:
     """What one worker makes of the texts."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return Pass(folder, texts[::3], manager, minilm, tokenizer).run(pool_of(1))
+    some = [*texts[::3], long_text(2200)]
+    return Pass(folder, some, manager, minilm, tokenizer).run(pool_of(1))
 
 
 def test_one_worker_and_two_give_the_same_bytes(
@@ -186,6 +134,7 @@ def test_a_worker_whose_run_is_gone_ends_without_a_word(tmp_path: Path) -> None:
         location=tmp_path / "nowhere",
         tokens=tmp_path,
         plan=tmp_path,
+        pieces=tmp_path,
         vectors=tmp_path,
     )
     _, said = process.communicate(job.to_line(), timeout=120)
@@ -219,23 +168,12 @@ def test_equal_texts_are_computed_once_and_stored_for_each(
     manager: ModelManager, minilm: ModelConfig, tokenizer: HubTokenizer, tmp_path: Path
 ) -> None:
     texts = ["alpha beta", "gamma", "alpha beta", "gamma", "delta"]
-    first = np.array([0, 1, 0, 1, 4])
     passing = Pass(tmp_path, texts, manager, minilm, tokenizer)
-    rows = np.unique(first)
-    plan = plan_batches(passing.tokens.lengths[rows], rows)
-
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        stage = DenseStage(tmp_path, ledger, in_process(hashing), passing.heard)
-        block = stage.run(passing.task, passing.tokens, plan, first)
+    block = passing.block(in_process(hashing))
     assert block.computed_chunks == 3
     assert block.vectors is not None
     expected = HashingEncoder(384).encode(tokenizer.encode(texts, "document").ids)
     np.testing.assert_array_equal(block.vectors, expected)
-
-
-@contextmanager
-def hashing(job: EncodeJob) -> Iterator[HashingEncoder]:
-    yield HashingEncoder(job.model.vector_dim)
 
 
 class DyingExecutor:

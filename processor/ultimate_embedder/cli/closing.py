@@ -129,7 +129,7 @@ def _lines(manifest: Manifest) -> Iterator[_StageLine]:
     yield from map(_dense, manifest.dense_run or ())
     for sparse in manifest.sparse_run or ():
         yield _sparse(sparse, manifest.chunk_count)
-    if manifest.fusion_run is not None:
+    if manifest.fusion_run is not None and manifest.fusion_run.queries:
         yield _fusion(manifest.fusion_run)
     if manifest.rerank_run is not None:
         yield _rerank(manifest.rerank_run)
@@ -144,6 +144,9 @@ def _dense(run: DenseRun) -> _StageLine:
         f"batches of {_span(run.batch_sizes)}",
         f"{count(run.tokens)} tokens, padding {run.padding_ratio:.2f}x",
     ]
+    if run.windows:
+        long = count(run.chunks_in_windows)
+        details.append(f"{long} long chunks in {count(run.windows)} windows")
     if run.peak_bytes is not None:
         details.append(f"peak {gib(run.peak_bytes)}")
     reused = int(run.statistics.get("reused_chunks", 0))

@@ -174,6 +174,20 @@ _MODELS_STAGES = (
         "bm25_profile", "How BM25 cuts words.", "qdrant-word|fastembed", "qdrant-word"
     ),
     SettingOption(
+        "long_texts",
+        "Texts longer than a model's window: embedded in windows whose vectors are "
+        "pooled, or cut off.",
+        "windows|cut",
+        "windows",
+    ),
+    SettingOption(
+        "fusion",
+        "How the rankings of the primary dense model and BM25 become one; search "
+        "follows the bundle.",
+        "METHOD",
+        "what was measured for the model, e.g. sum(scale=raw, weights=1:0.016)",
+    ),
+    SettingOption(
         "probes",
         "Measure the bundle by questions drawn from its own text.",
         default="probes",

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..config import PipelineConfig, Provenance
+from ..config import LongTexts, PipelineConfig, Provenance
 from ..disk_space import gib
 from .output import Sheet
+
+_LONG_TEXTS: Mapping[LongTexts, str] = {
+    "windows": "embedded in windows of the model",
+    "cut": "cut off at the model's window",
+}
 
 
 def header_sheet(config: PipelineConfig, versions: Mapping[str, str]) -> Sheet:
@@ -18,6 +23,7 @@ def header_sheet(config: PipelineConfig, versions: Mapping[str, str]) -> Sheet:
         ("output", str(config.output_dir), _by(said, "output_dir")),
         ("collections", _collections(config), _by(said, "collections")),
         ("dense", _dense(config), _by(said, "ensemble_models")),
+        ("long texts", _LONG_TEXTS[config.long_texts], _by(said, "long_texts")),
         ("sparse", _sparse(config), _sparse_by(config, said)),
         ("rerank", _rerank(config), _rerank_by(config, said)),
         ("queries", _queries(config), _by(said, "queries", "probes")),

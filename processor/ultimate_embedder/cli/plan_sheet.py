@@ -18,6 +18,7 @@ _PASSES = (
     "model",
     "tokens",
     "padded",
+    "windows",
     "cut",
     "batches",
     "memory",
@@ -28,7 +29,8 @@ _PASSES = (
 def plan_sheets(plan: RunPlan) -> tuple[Sheet, Sheet]:
     """Return what there is, and each model's pass over it.
 
-    Memory and time are estimates; `cut` counts chunks longer than the model's window.
+    Memory and time are estimates; `windows` counts those that texts longer than the
+    model's window are embedded in, `cut` the chunks that lose their end.
     """
     collections = Sheet(
         title=f"Plan; nothing was computed. Expected time: {_total(plan)}",
@@ -73,6 +75,7 @@ def _row(collection: CollectionPlan, model: ModelPlan) -> tuple[str, ...]:
         model.model,
         count(model.tokens),
         count(model.padded_tokens),
+        count(model.windows),
         count(model.truncated_chunks),
         count(model.batches),
         gib(model.estimated_bytes),

@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from ..catalogue import dense_model
+from ..encoders.texts import TextEncoder
 from ..errors import BundleError, UsageError
 from ..export.manifest import Manifest, read_manifest_bytes
 from ..export.manifest_sections import DenseRun
@@ -78,10 +79,11 @@ def _embedder(bundle: Path) -> Embed:
             max_tokens=run.max_tokens,
             document_prefix=run.document_prefix,
         )
-        tokens = manager.tokenizer(config).encode(texts, "document")
+        tokenizer = manager.tokenizer(config)
         dtype = run.dtype if run.device == "cpu" else None
         with manager.resident(config, device="cpu", dtype=dtype) as encoder:
-            return encoder.encode(tokens.ids)
+            encode = TextEncoder(encoder, tokenizer, config.max_tokens, run.long_texts)
+            return encode.vectors(texts, "document")
 
     return embed
 

@@ -192,6 +192,11 @@ class TorchDenseEncoder:
     def _padded(self, ids: Sequence[UInt32Array]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return input ids and mask, int64 [rows, length], padded on the right."""
         length = max(self.padded_length(len(row)) for row in ids)
+        if length > self.config.max_tokens:
+            raise ValueError(
+                f"a row of {length} tokens for a window of {self.config.max_tokens}: "
+                "it has to be cut into windows before"
+            )
         rows = _CPU_ROWS if self._cpu else len(ids)
         inputs = np.zeros((rows, length), dtype=np.int64)
         mask = np.zeros((rows, length), dtype=np.int64)

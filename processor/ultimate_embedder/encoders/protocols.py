@@ -12,15 +12,27 @@ Role = Literal["document", "query"]
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenised:
-    """Token ids of texts, cut to the model's window, special tokens and prompt in.
+class Frame:
+    """How many tokens stand before and after a text's own: special ones, the prompt."""
 
-    `ids[i]` is uint32 [length of text i]; `full_lengths[i]` is the length before the
-    cut, so `full_lengths[i] - len(ids[i])` tokens were lost.
+    head: int
+    tail: int
+
+    @property
+    def size(self) -> int:
+        """Both ends together."""
+        return self.head + self.tail
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenised:
+    """Token ids of whole texts, however long, special tokens and prompt in.
+
+    `ids[i]` is uint32 [length of text i]; the model's window is not looked at.
     """
 
     ids: tuple[UInt32Array, ...]
-    full_lengths: tuple[int, ...]
+    frame: Frame
 
 
 class Tokenizer(Protocol):
@@ -35,7 +47,7 @@ class Tokenizer(Protocol):
         """The `tokenizers.Tokenizer` itself, without truncation or padding."""
 
     def encode(self, texts: Sequence[str], role: Role) -> Tokenised:
-        """Tokenise texts with the prompt of `role`."""
+        """Tokenise texts with the prompt of `role`; nothing is cut off."""
 
 
 class DenseEncoder(Protocol):
@@ -102,6 +114,9 @@ class PairScorer(Protocol):
 
     def pair_lengths(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
         """Return token counts of pairs after truncation, to sort them by."""
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """Return the positions computed for pairs of these lengths in one call."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
         """Return float32 [pairs]: the raw output, larger is more relevant."""

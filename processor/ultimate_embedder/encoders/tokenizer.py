@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import ModelMismatch, ModelNotAvailable
-from .protocols import Role, Tokenised
+from .protocols import Frame, Role, Tokenised
+
+_ANY_TEXT = "a"
 
 
 class HubTokenizer:
@@ -52,8 +55,6 @@ class HubTokenizer:
                 f"A window of {max_tokens} tokens has no room for text beside "
                 f"{self.special_tokens} special tokens."
             )
-        self._cutting = _plain(content)
-        self._cutting.enable_truncation(max_tokens)
         self.fingerprint = hashlib.sha256(
             b"\0".join(
                 (
@@ -66,19 +67,46 @@ class HubTokenizer:
         ).hexdigest()
 
     def encode(self, texts: Sequence[str], role: Role) -> Tokenised:
-        """Tokenise texts with the prompt of `role`, cut to the window."""
+        """Tokenise texts with the prompt of `role`, however long they are.
+
+        Raises:
+            ModelMismatch: the window has no room for text beside that prompt.
+        """
+        frame = self.frame(role)
         prompted = [self._prefixes[role] + text for text in texts]
         encodings = self.backend.encode_batch_fast(prompted)
-        ids = []
-        for text, encoding in zip(prompted, encodings, strict=True):
-            if len(encoding) > self.max_tokens:
-                ids.append(self._cutting.encode(text).ids)
-            else:
-                ids.append(encoding.ids)
         return Tokenised(
-            ids=tuple(np.asarray(row, dtype=np.uint32) for row in ids),
-            full_lengths=tuple(len(encoding) for encoding in encodings),
+            ids=tuple(np.asarray(row.ids, dtype=np.uint32) for row in encodings),
+            frame=frame,
         )
+
+    def frame(self, role: Role) -> Frame:
+        """Return how many special and prompt tokens stand around a text.
+
+        A prompt's last token may join with a text's first; it counts as text then.
+
+        Raises:
+            ModelMismatch: the window has no room for text beside them.
+        """
+        prompt = self.backend.encode(self._prefixes[role])
+        text = self.backend.encode(self._prefixes[role] + _ANY_TEXT)
+        head = _run(text.special_tokens_mask)
+        tail = _run(text.special_tokens_mask[::-1])
+        own = prompt.ids[head : len(prompt.ids) - tail]
+        pairs = zip(own, text.ids[head:], strict=False)
+        head += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if head + tail >= self.max_tokens:
+            raise ModelMismatch(
+                f"A window of {self.max_tokens} tokens has no room for text beside "
+                f"{head + tail} special and prompt tokens.",
+                cure=f"Shorten the {role} prompt, or use a model with a larger window.",
+            )
+        return Frame(head, tail)
+
+
+def _run(mask: Sequence[int]) -> int:
+    """Return how many special tokens stand at the beginning."""
+    return sum(1 for _ in takewhile(bool, mask))
 
 
 def _plain(content: bytes) -> Tokenizer:

@@ -16,6 +16,7 @@ _MODEL_FIELDS = (
     "dtype",
     "max_tokens",
     "document_prefix",
+    "long_texts",
     "device",
 )
 _MACHINE_FIELDS = ("processor", "instruction_set")

@@ -64,7 +64,9 @@ class DenseRun(Section):
     """One dense model over one collection.
 
     `padding_ratio` is computed positions over tokens, 1.0 being none; `peak_bytes` is
-    the device's measured peak and None on a CPU.
+    the device's measured peak and None on a CPU. `long_texts` tells what became of
+    texts over `max_tokens`, documents and queries; without it they were cut off.
+    `windows` are those computed for `chunks_in_windows`, equal texts once.
     """
 
     model: str
@@ -75,6 +77,10 @@ class DenseRun(Section):
     max_tokens: int = Field(ge=1)
     query_prefix: str = ""
     document_prefix: str = ""
+    long_texts: Literal["windows", "cut"] = "cut"
+    windows: Count = 0
+    chunks_in_windows: Count = 0
+    window_pooling: str | None = None
     chunks: Count
     tokens: Count
     padding_ratio: float = Field(default=1.0, ge=0)

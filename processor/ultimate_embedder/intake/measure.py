@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import ModelConfig
+from ..config import LongTexts, ModelConfig
 from ..encoders.protocols import Tokenizer
 from ..encoders.sources import ModelLocation
 from ..model_manager import ModelSource
@@ -18,18 +18,22 @@ from ..records import Int64Array
 from ..telemetry.events import Emit, StageFinished, StageStarted
 from .chunk_store import ChunkStore
 from .chunks import CollectionFolder
+from .pieces import Pieces
 from .token_table import TokenTable
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """One model's view of a collection: its tokens and the plan cut from them."""
+    """One model's view of a collection: its tokens, the pieces that go through it,
+    and the plan over their numbers.
+    """
 
     config: ModelConfig
     location: ModelLocation
     tokenizer: Tokenizer
     tokens_dir: Path
     tokens: TokenTable
+    pieces: Pieces
     plan: BatchPlan
 
 
@@ -53,6 +57,7 @@ def measure_collection(
     work_dir: Path,
     emit: Emit,
     *,
+    long_texts: LongTexts = "windows",
     rows_a_batch: int = ROWS_A_BATCH,
 ) -> MeasuredCollection:
     """Read, tokenise and plan; token ids are kept in `work_dir` for the stages.
@@ -70,7 +75,7 @@ def measure_collection(
     store = ChunkStore.build(folder, work_dir / "chunks", emit)
     first = store.first_rows_of_texts()
     measured = tuple(
-        _measure(store, first, model, manager, work_dir, rows_a_batch)
+        _measure(store, first, model, manager, work_dir, long_texts, rows_a_batch)
         for model in models
     )
     emit(
@@ -90,17 +95,25 @@ def _measure(
     model: ModelConfig,
     manager: ModelSource,
     work_dir: Path,
+    long_texts: LongTexts,
     rows_a_batch: int,
 ) -> MeasuredModel:
     tokenizer = manager.tokenizer(model)
-    directory = work_dir / f"tokens-{tokenizer.fingerprint[:16]}"
-    tokens = TokenTable.build(store, tokenizer, directory)
-    rows = np.unique(first)
+    cut_at = model.max_tokens if long_texts == "cut" else None
+    name = f"tokens-{tokenizer.fingerprint[:16]}"
+    directory = work_dir / (name if cut_at is None else f"{name}-cut")
+    tokens = TokenTable.build(store, tokenizer, directory, cut_at=cut_at)
+    distinct = np.unique(first)
+    pieces = Pieces.of(tokens, distinct, model.max_tokens)
+    numbers = pieces.numbers(distinct)
     return MeasuredModel(
         config=model,
         location=manager.locate(model),
         tokenizer=tokenizer,
         tokens_dir=directory,
         tokens=tokens,
-        plan=plan_batches(tokens.lengths[rows], rows, max_rows=rows_a_batch),
+        pieces=pieces,
+        plan=plan_batches(
+            pieces.lengths(tokens, numbers), numbers, max_rows=rows_a_batch
+        ),
     )

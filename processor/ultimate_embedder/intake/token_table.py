@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..encoders.protocols import Tokenizer
+from ..encoders.protocols import Frame, Tokenizer
+from ..encoders.windows import cut_ids
 from ..records import Int64Array, UInt32Array
 from .chunk_store import ChunkStore
 
@@ -24,15 +25,16 @@ _TEXTS_A_CALL = 256
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """Ids by row, cut to the window.
+    """Ids by row: of whole texts, or cut where the table was built so.
 
     Shapes: `ids` uint32 [tokens]; `offsets` int64 [rows + 1]; `full_lengths` int32
-    [rows], before the cut. All memory-mapped.
+    [rows], before a cut. All memory-mapped. `frame` stands around each row's text.
     """
 
     ids: UInt32Array
     offsets: Int64Array
     full_lengths: npt.NDArray[np.int32]
+    frame: Frame
 
     def __len__(self) -> int:
         return len(self.full_lengths)
@@ -55,20 +57,34 @@ class TokenTable:
     def open(cls, directory: Path) -> TokenTable:
         """Map a table that `build` has written."""
         offsets = np.load(directory / "offsets.npy", mmap_mode="r")
+        head, tail = np.load(directory / "frame.npy").tolist()
         return cls(
             ids=np.memmap(
                 directory / "ids.u32", np.uint32, mode="r", shape=(int(offsets[-1]),)
             ),
             offsets=offsets,
             full_lengths=np.load(directory / "full_lengths.npy", mmap_mode="r"),
+            frame=Frame(head, tail),
         )
 
     @classmethod
     def build(
-        cls, store: ChunkStore, tokenizer: Tokenizer, directory: Path
+        cls,
+        store: ChunkStore,
+        tokenizer: Tokenizer,
+        directory: Path,
+        *,
+        cut_at: int | None = None,
     ) -> TokenTable:
-        """Tokenise every row as a document, or reuse what is there for these texts."""
-        key = {"texts": store.text_digest, "tokenizer": tokenizer.fingerprint}
+        """Tokenise every row as a document, or reuse what is there for these texts.
+
+        `cut_at` is the most tokens kept of a row, None: all of them.
+        """
+        key = {
+            "texts": store.text_digest,
+            "tokenizer": tokenizer.fingerprint,
+            "cut_at": cut_at,
+        }
         done = directory / "done.json"
         if _read_key(done) == key:
             try:
@@ -77,7 +93,7 @@ class TokenTable:
                 pass  # removed or cut short since: made anew
         directory.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
-        _write(store, tokenizer, directory)
+        _write(store, tokenizer, directory, cut_at)
         done.write_text(json.dumps(key), encoding="utf-8")
         return cls.open(directory)
 
@@ -89,21 +105,29 @@ def _read_key(done: Path) -> Any:
         return None  # never finished, or cut short: made anew
 
 
-def _write(store: ChunkStore, tokenizer: Tokenizer, directory: Path) -> None:
+def _write(
+    store: ChunkStore, tokenizer: Tokenizer, directory: Path, cut_at: int | None
+) -> None:
     offsets = np.zeros(len(store) + 1, dtype=np.int64)
     full_lengths = np.zeros(len(store), dtype=np.int32)
+    frame = Frame(0, 0)
     with (directory / "ids.u32").open("wb") as stream:
         for start in range(0, len(store), _TEXTS_A_CALL):
             rows = range(start, min(start + _TEXTS_A_CALL, len(store)))
             tokenised = tokenizer.encode([store.text(row) for row in rows], "document")
-            for row, ids, full in zip(
-                rows, tokenised.ids, tokenised.full_lengths, strict=True
-            ):
-                stream.write(ids.tobytes())
-                offsets[row + 1] = offsets[row] + len(ids)
-                full_lengths[row] = full
+            frame = tokenised.frame
+            for row, ids in zip(rows, tokenised.ids, strict=True):
+                kept = ids if cut_at is None else cut_ids(ids, frame, cut_at)
+                stream.write(kept.tobytes())
+                offsets[row + 1] = offsets[row] + len(kept)
+                full_lengths[row] = len(ids)
         _sync(stream)
-    for name, array in (("offsets", offsets), ("full_lengths", full_lengths)):
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "offsets": offsets,
+        "full_lengths": full_lengths,
+        "frame": np.array([frame.head, frame.tail]),
+    }
+    for name, array in arrays.items():
         with (directory / f"{name}.npy").open("wb") as stream:
             np.save(stream, array)
             _sync(stream)

@@ -166,6 +166,7 @@ class CollectionRun:
             self._parts.models,
             self._work_dir,
             self._emit,
+            long_texts=self._config.long_texts,
             rows_a_batch=self._config.gpu.base_batch_size,
         )
         for model in found.models:
@@ -175,8 +176,8 @@ class CollectionRun:
                 self._warn(
                     f"{rows} of {len(found.store)} chunks are longer than the window "
                     f"of {model.config.name} ({model.config.max_tokens} tokens): "
-                    f"{lost} tokens are not in their vectors. Chunk with a smaller "
-                    "--max-tokens to keep them."
+                    f"{lost} tokens are not in their vectors. Use --long-texts "
+                    "windows, or chunk with a smaller --max-tokens, to keep them."
                 )
         aside = len(found.store.conservation.quarantined)
         if aside:
@@ -250,7 +251,13 @@ class CollectionRun:
             device=device,
             outputs=tuple(outputs),
         )
-        return stage.run(task, measured.tokens, measured.plan, collection.first_rows)
+        return stage.run(
+            task,
+            measured.tokens,
+            measured.pieces,
+            measured.plan,
+            collection.first_rows,
+        )
 
     def _sparse(
         self, collection: MeasuredCollection, dense: tuple[DenseBlock, ...]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import PipelineConfig, Provenance
+from ..config import LongTexts, PipelineConfig, Provenance
+from ..encoders.windows import WINDOW_POOLING
 from ..export.manifest import Manifest
 from ..export.manifest_sections import (
     ConservationCounts,
@@ -82,7 +83,7 @@ def build_manifest(
         run_id=run_id,
         feature_toggles=_toggles(config),
         dense_run=tuple(
-            _dense_run(block, result.collection)
+            _dense_run(block, result.collection, config.long_texts)
             for block in result.dense
             if block.stored
         ),
@@ -118,7 +119,9 @@ def _provenance(entry: Provenance) -> SettingProvenance:
     )
 
 
-def _dense_run(block: DenseBlock, collection: MeasuredCollection) -> DenseRun:
+def _dense_run(
+    block: DenseBlock, collection: MeasuredCollection, long_texts: LongTexts
+) -> DenseRun:
     seconds = block.wall_seconds
     return DenseRun(
         model=block.model.name,
@@ -129,6 +132,10 @@ def _dense_run(block: DenseBlock, collection: MeasuredCollection) -> DenseRun:
         max_tokens=block.model.max_tokens,
         query_prefix=block.model.query_prefix,
         document_prefix=block.model.document_prefix,
+        long_texts=long_texts,
+        windows=block.windows,
+        chunks_in_windows=block.chunks_in_windows,
+        window_pooling=WINDOW_POOLING if block.windows else None,
         chunks=block.chunks,
         tokens=block.tokens,
         padding_ratio=block.padding_ratio,
@@ -164,27 +171,33 @@ def _truncated(model: str, collection: MeasuredCollection) -> list[dict[str, Any
     ]
 
 
-def _fusion_run(outcome: RetrievalOutcome) -> FusionRun | None:
+def _fusion_run(outcome: RetrievalOutcome) -> FusionRun:
+    """Say how rankings are joined, with what was measured where there were queries."""
+    fusion = outcome.fusion
+    said = FusionRun(
+        method=fusion.method,
+        parameters={"expression": str(fusion), "k": fusion.k},
+        legs=outcome.fused_legs,
+    )
     found = outcome.probes or outcome.queries
     if found is None:
-        return None
-    return FusionRun(
-        method=found.config.method,
-        parameters={"expression": str(found.config), "k": found.config.k},
-        legs=found.fused_legs,
-        queries=len(found.rankings),
-        query_source="probes" if found is outcome.probes else "queries",
-        candidates=sum(len(ranking.fused) for ranking in found.rankings),
-        seconds=found.seconds,
-        quality=_quality(outcome.card),
-        statistics={
-            "ranked_legs": found.ranked_legs,
-            "depth": found.depth,
-            "quality_card": outcome.card.model_dump() if outcome.card else None,
-            "queries_from_user": len(outcome.queries.rankings)
-            if outcome.queries
-            else 0,
-        },
+        return said
+    return said.model_copy(
+        update={
+            "queries": len(found.rankings),
+            "query_source": "probes" if found is outcome.probes else "queries",
+            "candidates": sum(len(ranking.fused) for ranking in found.rankings),
+            "seconds": found.seconds,
+            "quality": _quality(outcome.card),
+            "statistics": {
+                "ranked_legs": found.ranked_legs,
+                "depth": found.depth,
+                "quality_card": outcome.card.model_dump() if outcome.card else None,
+                "queries_from_user": len(outcome.queries.rankings)
+                if outcome.queries
+                else 0,
+            },
+        }
     )
 
 
@@ -228,23 +241,25 @@ def _rerank_run(
         statistics={
             "hf_model_id": config.rerank.hf_model_id if config.rerank else None,
             "not_reranked": found.not_reranked,
+            "difference": config.rerank.difference if config.rerank else None,
+            "blend": _printed(config.rerank.blend if config.rerank else None),
+            "candidates_per_query": config.rerank.candidates if config.rerank else 0,
             "query_source": "queries" if outcome.asked else "probes",
         },
     )
 
 
+def _printed(value: object | None) -> str | None:
+    return None if value is None else str(value)
+
+
 def _subdirs(collection: MeasuredCollection) -> dict[str, SubdirCounts]:
     """Count chunks, and tokens as the primary model sees them."""
-            "blend": _printed(config.rerank.blend if config.rerank else None),
     lengths = collection.models[0].tokens.lengths
     chunks: dict[str, int] = defaultdict(int)
     tokens: dict[str, int] = defaultdict(int)
     for row, subdir in enumerate(collection.store.source_subdirs()):
         chunks[subdir] += 1
-def _printed(value: object | None) -> str | None:
-    return None if value is None else str(value)
-
-
         tokens[subdir] += int(lengths[row])
     return {
         name: SubdirCounts(chunks=chunks[name], tokens=tokens[name]) for name in chunks

@@ -20,11 +20,17 @@ _BYTES_16_BIT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
-    """One model's pass over one collection, as planned."""
+    """One model's pass over one collection, as planned.
+
+    `tokens` are those of the chunks; the `windows` of long ones hold `window_tokens`,
+    special tokens and prompt of each counted.
+    """
 
     model: str
     tokens: int
     padded_tokens: int
+    windows: int
+    window_tokens: int
     truncated_chunks: int
     batches: int
     estimated_bytes: int
@@ -76,6 +82,7 @@ def plan_collection(
 
 def _plan(model: MeasuredModel, devices: tuple[str, ...]) -> ModelPlan:
     costs = _batch_positions(model)
+    windows = model.pieces.rows + np.arange(model.pieces.windows)
     padded = sum(costs)
     on_cpu = devices[0] == "cpu"
     rate = CPU_TOKENS_A_SECOND * len(devices)
@@ -84,6 +91,8 @@ def _plan(model: MeasuredModel, devices: tuple[str, ...]) -> ModelPlan:
         model=model.config.name,
         tokens=int(model.tokens.lengths.sum()),
         padded_tokens=padded,
+        windows=len(windows),
+        window_tokens=int(model.pieces.lengths(model.tokens, windows).sum()),
         truncated_chunks=int(np.count_nonzero(model.tokens.truncated)),
         batches=len(model.plan),
         estimated_bytes=_peak_bytes(model, max(costs, default=0)),
@@ -92,10 +101,12 @@ def _plan(model: MeasuredModel, devices: tuple[str, ...]) -> ModelPlan:
 
 
 def _batch_positions(model: MeasuredModel) -> list[int]:
-    """Return for each batch its rows times its longest row, in tokens."""
-    lengths = model.tokens.lengths
+    """Return for each batch its pieces times its longest, in tokens."""
     batches = (model.plan.batch(number) for number in range(len(model.plan)))
-    return [len(rows) * int(lengths[rows].max()) for rows in batches]
+    return [
+        len(pieces) * int(model.pieces.lengths(model.tokens, pieces).max())
+        for pieces in batches
+    ]
 
 
 def _peak_bytes(model: MeasuredModel, positions: int) -> int:

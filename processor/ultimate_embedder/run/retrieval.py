@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ..config import (
     RERANK_CANDIDATES,
     ModelConfig,
@@ -21,14 +19,15 @@ from ..config import (
 )
 from ..encoders.attention_sparse import AttentionSparseEncoder
 from ..encoders.bm25 import Bm25Encoder
-from ..encoders.protocols import AttentionEncoder, PairScorer, Role, Tokenizer
+from ..encoders.protocols import AttentionEncoder, PairScorer
+from ..encoders.texts import Attended, TextEncoder
 from ..errors import ModelNotAvailable
 from ..export.layout import BundleNames
 from ..intake.measure import MeasuredCollection, MeasuredModel
 from ..intake.queries import read_queries
 from ..model_manager import ModelSource
-from ..records import Float32Array, Query, SparseVector, UInt32Array
-from ..retrieval.fusion import DEFAULT_FUSION
+from ..records import Float32Array, Query, SparseVector
+from ..retrieval.fusion import FusionConfig
 from ..retrieval.indexes import DenseIndex, SparseIndex
 from ..retrieval.postings import Postings
 from ..retrieval.probes import PROBES, RERANK_PROBES, Probe, draw_probes
@@ -48,7 +47,6 @@ from ..stages.sparse import SparseResult
 from ..telemetry.events import Emit, StageSkipped
 
 LoadScorer = Callable[[RerankingConfig], PairScorer]
-_TEXTS_A_CALL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +59,13 @@ class RerankImpossible:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalOutcome:
-    """What was ranked. `asked` tells whether rerank's queries came from the user."""
+    """What was ranked. `asked` tells whether rerank's queries came from the user.
 
+    `fusion` and `fused_legs` say how search is to join rankings, measured or not.
+    """
+
+    fusion: FusionConfig
+    fused_legs: tuple[str, ...]
     probes: FusionResult | None = None
     queries: FusionResult | None = None
     rerank: RerankResult | RerankImpossible | None = None
@@ -106,6 +109,8 @@ class RetrievalRun:
         ranked = self._rank(asked, None) if asked else None
         rerank = self._rerank(judged, ranked)
         return RetrievalOutcome(
+            fusion=self._fusion,
+            fused_legs=self._fused_legs,
             probes=judged,
             queries=ranked,
             rerank=rerank,
@@ -123,10 +128,14 @@ class RetrievalRun:
         ]
         return (self.config.primary.name, *bm25[:1])
 
+    @property
+    def _fusion(self) -> FusionConfig:
+        return self.config.active_fusion.for_legs(len(self._fused_legs))
+
     def _rank(
         self, queries: Sequence[Query], probes: Sequence[Probe] | None
     ) -> FusionResult:
-        stage = FusionStage(DEFAULT_FUSION, self.collection.store.collection, self.emit)
+        stage = FusionStage(self._fusion, self.collection.store.collection, self.emit)
         rerank = self.config.rerank
         depth = rerank.candidates if rerank else RERANK_CANDIDATES
         return stage.run(
@@ -160,10 +169,9 @@ class RetrievalRun:
     ) -> tuple[DenseLeg, dict[str, list[SparseVector]]]:
         """Encode queries and masked texts while the model is in memory."""
         sharing = self._sharing(model)
-        tokenizer = self.collection.model(model.name).tokenizer
         attention: dict[str, list[SparseVector]] = {}
         with self.manager.resident(model) as encoder:
-            encode = _Encoding(encoder, tokenizer)
+            encode = self._texts(encoder, self.collection.model(model.name))
             vectors = encode.vectors([query.text for query in queries], "query")
             hidden = None
             if masked and sharing:
@@ -174,6 +182,11 @@ class RetrievalRun:
         index = DenseIndex(self.vectors[model.name])
         return DenseLeg(model.name, index, vectors, hidden), attention
 
+    def _texts(self, encoder: AttentionEncoder, model: MeasuredModel) -> TextEncoder:
+        return TextEncoder(
+            encoder, model.tokenizer, model.config.max_tokens, self.config.long_texts
+        )
+
     def _attention_alone(
         self, model: MeasuredModel, masked: list[str]
     ) -> dict[str, list[SparseVector]]:
@@ -182,7 +195,7 @@ class RetrievalRun:
         if not sharing:
             return {}
         with self.manager.resident(model.config) as encoder:
-            encode = _Encoding(encoder, model.tokenizer)
+            encode = self._texts(encoder, model)
             _, weighted = encode.vectors_and_attention(masked)
         return _words_of(sharing, weighted)
 
@@ -285,47 +298,13 @@ class RetrievalRun:
         return quality_card(ranks, depths=depths, seed=self.config.seed)
 
 
-_Weighted = tuple[UInt32Array, Float32Array]  # token ids and their attention
-
-
 def _words_of(
-    sharing: Sequence[AttentionSparseEncoder], weighted: Sequence[_Weighted]
+    sharing: Sequence[AttentionSparseEncoder], weighted: Sequence[Attended]
 ) -> dict[str, list[SparseVector]]:
     return {
         words.name: [words.encode_attention(*pair) for pair in weighted]
         for words in sharing
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    """Texts through one tokenizer and one encoder, some at a time."""
-
-    encoder: AttentionEncoder
-    tokenizer: Tokenizer
-
-    def vectors(self, texts: Sequence[str], role: Role) -> Float32Array:
-        """Return float32 [texts, dimension]."""
-        return np.concatenate(
-            [self.encoder.encode(ids) for ids in self._ids(texts, role)]
-        )
-
-    def vectors_and_attention(
-        self, texts: Sequence[str]
-    ) -> tuple[Float32Array, list[_Weighted]]:
-        """Return vectors, and each text's token ids with their [CLS] attention."""
-        vectors, weighted = [], []
-        for ids in self._ids(texts, "document"):
-            some, attention = self.encoder.encode_with_attention(ids)
-            vectors.append(some)
-            weighted += list(zip(ids, attention, strict=True))
-        return np.concatenate(vectors), weighted
-
-    def _ids(
-        self, texts: Sequence[str], role: Role
-    ) -> Iterator[tuple[UInt32Array, ...]]:
-        for start in range(0, len(texts), _TEXTS_A_CALL):
-            yield self.tokenizer.encode(texts[start : start + _TEXTS_A_CALL], role).ids
 
 
 def _kind(result: SparseResult) -> str:

@@ -17,12 +17,13 @@ from ..config import ModelConfig, RerankingConfig
 from ..encoders.pair_batches import score_pairs
 from ..encoders.protocols import SparseEncoder
 from ..encoders.sparse_queries import query_encoder
+from ..encoders.texts import TextEncoder
 from ..errors import ModelNotAvailable
 from ..export.manifest import Manifest
 from ..export.manifest_sections import DenseRun, RerankRan
 from ..model_choice import choose_rerank
 from ..model_manager import ModelManager
-from ..records import Float32Array, SparseVector
+from ..records import Float32Array, SparseInferenceRun, SparseVector
 from .parts import fused_sparse_run
 
 _Dense = Callable[[str], Float32Array]
@@ -36,30 +37,39 @@ class ManifestEncoders:
     """
 
     def __init__(
-        self, manifest: Manifest, *, offline: bool = False, device: str = "cpu"
+        self,
+        manifest: Manifest,
+        *,
+        offline: bool = False,
+        device: str = "cpu",
+        rerank: RerankingConfig | None = None,
     ) -> None:
+        """Take the manifest; `rerank` stands in for the reranker that it names."""
         self._manifest = manifest
         self._manager = ModelManager(offline=offline)
         self._device = device
         self._held = ExitStack()
         self._lock = threading.RLock()
-        self._dense: _Dense | None = None
-        self._sparse: SparseEncoder | None = None
+        self._dense: dict[str, _Dense] = {}
+        self._sparse: dict[str, SparseEncoder] = {}
+        self._rerank_config = rerank
         self._rerank: _Rerank | None = None
 
-    def dense(self, text: str) -> Float32Array:
-        """Return the vector of a query: float32 [dim]."""
+    def dense(self, text: str, key: str | None = None) -> Float32Array:
+        """Return the vector of a query for a model, the primary one: float32 [dim]."""
         with self._lock:
-            if self._dense is None:
-                self._dense = self._load_dense()
-            return self._dense(text)
+            run = self._dense_run(key)
+            if run.model not in self._dense:
+                self._dense[run.model] = self._load_dense(run)
+            return self._dense[run.model](text)
 
-    def sparse(self, text: str) -> SparseVector:
-        """Return the sparse vector of a query."""
+    def sparse(self, text: str, key: str | None = None) -> SparseVector:
+        """Return the vector of a query for a sparse model, the one in the fusion."""
         with self._lock:
-            if self._sparse is None:
-                self._sparse = self._load_sparse()
-            return self._sparse.encode_query(text)
+            run = self._sparse_run(key)
+            if run.sparse_model not in self._sparse:
+                self._sparse[run.sparse_model] = self._load_sparse(run)
+            return self._sparse[run.sparse_model].encode_query(text)
 
     def rerank(self, text: str, documents: Sequence[str]) -> Float32Array:
         """Return the relevance of each document: float32 [documents]."""
@@ -71,33 +81,44 @@ class ManifestEncoders:
     def close(self) -> None:
         """Free the models."""
         with self._lock:
-            self._dense = self._sparse = self._rerank = None
+            self._dense, self._sparse, self._rerank = {}, {}, None
             self._held.close()
 
-    def _load_dense(self) -> _Dense:
-        if not self._manifest.dense_run:
-            raise ModelNotAvailable(
-                "The manifest does not say which dense model made this bundle.",
-                cure="Build the bundle anew.",
-            )
-        config = _dense_config(self._manifest.dense_run[0])
+    def _dense_run(self, key: str | None) -> DenseRun:
+        for run in self._manifest.dense_run or ():
+            if key in (None, run.model):
+                return run
+        raise ModelNotAvailable(
+            "The manifest does not say which dense model made this bundle."
+            if key is None
+            else f"The manifest names no dense model {key}.",
+            cure="Build the bundle anew.",
+        )
+
+    def _sparse_run(self, key: str | None) -> SparseInferenceRun:
+        runs = {run.sparse_model: run for run in self._manifest.sparse_run or ()}
+        run = fused_sparse_run(self._manifest) if key is None else runs.get(key)
+        if run is None:
+            named = "" if key is None else f" of {key}"
+            raise ModelNotAvailable(f"This bundle holds no sparse vectors{named}.")
+        return run
+
+    def _load_dense(self, run: DenseRun) -> _Dense:
+        config = _dense_config(run)
         tokenizer = self._manager.tokenizer(config)
         encoder = self._held.enter_context(
             self._manager.resident(config, device=self._device)
         )
 
+        texts = TextEncoder(encoder, tokenizer, config.max_tokens, run.long_texts)
+
         def encode(text: str) -> Float32Array:
-            vector: Float32Array = encoder.encode(
-                tokenizer.encode([text], "query").ids
-            )[0]
+            vector: Float32Array = texts.vectors([text], "query")[0]
             return vector
 
         return encode
 
-    def _load_sparse(self) -> SparseEncoder:
-        run = fused_sparse_run(self._manifest)
-        if run is None:
-            raise ModelNotAvailable("This bundle holds no sparse vectors.")
+    def _load_sparse(self, run: SparseInferenceRun) -> SparseEncoder:
         model = SPARSE_MODELS.get(run.sparse_model)
         shared = model.dense_key if model else None
         if shared is None or run.fallback_used:
@@ -107,11 +128,13 @@ class ManifestEncoders:
 
     def _load_rerank(self) -> _Rerank:
         run = self._manifest.rerank_run
-        if not isinstance(run, RerankRan):
+        config = self._rerank_config
+        if config is None and isinstance(run, RerankRan):
+            config = _rerank_config(run)
+        if config is None:
             raise ModelNotAvailable("This bundle names no reranker.")
         from ..encoders.cross_encoder import TorchCrossEncoder
 
-        config = _rerank_config(run)
         scorer = TorchCrossEncoder.load(
             config, device=self._device, offline=self._manager.offline
         )
@@ -156,7 +179,7 @@ def _rerank_config(run: RerankRan) -> RerankingConfig:
     """
     if run.model in RERANKING_MODELS:
         return RERANKING_MODELS[run.model]
-    folder = run.statistics.get("hf_model_id")
+    folder = run.statistics.get("difference") or run.statistics.get("hf_model_id")
     if not isinstance(folder, str) or not Path(folder).is_dir():
         raise ModelNotAvailable(
             f"The reranker {run.model} is in no registry, and its folder is not here.",

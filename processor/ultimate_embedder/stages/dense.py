@@ -1,7 +1,8 @@
 """The dense stage: one model over one collection, batch by batch of a fixed plan.
 
 It asks an executor for the batches that the ledger does not have, and marks each once
-it is on disk. The vectors of rows with equal text are computed once and copied.
+it is on disk. Then the windows of long texts are pooled. The vectors of rows with equal
+text are computed once and copied.
 """
 
 from __future__ import annotations
@@ -15,30 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from ..config import ModelConfig
 from ..encoders.sources import ModelLocation
 from ..hardware import this_machine
+from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..ledger import BatchRecord, Ledger
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array, UInt32Array
 from ..telemetry.events import BatchFinished, Emit, StageFinished, StageStarted
-from ..workers.batch_encoder import (
-    create_attention,
-    create_vectors,
-    save_plan,
-    write_vectors,
-)
+from ..workers.batch_encoder import create_attention, create_vectors, save_plan
 from ..workers.jobs import BatchReply, BatchRequest, EncodeJob, Output
 from ..workers.pool import BatchExecutor
+from .text_rows import copy_to_equal_rows, pool_long_rows
 
 OpenExecutor = Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]
 """Makes an executor for a job of so many batches."""
 
-_ROWS_A_COPY = 4096
 _FLOAT32_BYTES = 4
 _LIBRARIES = ("torch", "transformers")
 _BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
@@ -66,6 +62,7 @@ class DenseBlock:
     `vectors` is float32 [rows, dimension], memory-mapped, None when only attention
     was asked for. `reused_batches` were on disk from an earlier run; `computed_chunks`
     and `computed_tokens` count what this run computed: each distinct text once.
+    `windows` are those of the `chunks_in_windows`, which are longer than the model's.
     `peak_rss_bytes` is the largest worker's memory, `peak_bytes` the device's.
     """
 
@@ -82,6 +79,8 @@ class DenseBlock:
     padding_ratio: float
     truncated_chunks: int
     truncated_tokens: int
+    windows: int
+    chunks_in_windows: int
     batch_sizes: tuple[int, ...]
     batches: int
     reused_batches: int
@@ -131,31 +130,40 @@ class DenseStage:
         self._emit = emit
 
     def run(
-        self, task: DenseTask, tokens: TokenTable, plan: BatchPlan, first: Int64Array
+        self,
+        task: DenseTask,
+        tokens: TokenTable,
+        pieces: Pieces,
+        plan: BatchPlan,
+        first: Int64Array,
     ) -> DenseBlock:
         """Finish a pass: `first` is, for each row, the first row of the same text.
+
+        `plan` is over the numbers of `pieces`.
 
         Raises:
             ModelError: the model cannot be loaded or gives unusable vectors.
             RunStopped: the run ended early; what is marked stays done.
         """
         started = time.perf_counter()
-        job = self._prepare(task, tokens, plan)
+        work = _Work(tokens, pieces, plan, first)
+        job = self._prepare(task, work)
         requests = self._missing(task, plan)
-        done_before = len(plan.rows) - self._rows(plan, requests)
+        texts = work.texts()
         self._emit(
             StageStarted(
                 stage="dense",
                 collection=task.collection,
                 model=task.model.name,
-                total=len(plan.rows),
-                done_before=done_before,
+                total=texts,
+                done_before=texts - sum(work.texts(one.batch) for one in requests),
             )
         )
-        replies = self._execute(task, job, requests)
+        replies = self._execute(task, job, requests, work)
         if "dense" in task.outputs:
-            _copy_to_equal_texts(job.vectors, first)
-        block = self._block(task, job, tokens, plan, first, replies, started)
+            pool_long_rows(job, pieces)
+            copy_to_equal_rows(job.vectors, first)
+        block = self._block(task, job, work, replies, started)
         self._emit(
             StageFinished(
                 stage="dense",
@@ -170,41 +178,44 @@ class DenseStage:
         )
         return block
 
-    def _prepare(
-        self, task: DenseTask, tokens: TokenTable, plan: BatchPlan
-    ) -> EncodeJob:
+    def _prepare(self, task: DenseTask, work: _Work) -> EncodeJob:
         """Make the pass's folder; drop what an earlier run with other settings left."""
         folder = self._work_dir / f"dense-{task.model.name}"
         folder.mkdir(parents=True, exist_ok=True)
-        files: dict[Output, Path] = {
-            "dense": folder / "vectors.npy",
-            "attention": folder / "attention.f32",
+        width, windows = task.model.vector_dim, work.pieces.windows
+        vectors, of_windows = folder / "vectors.npy", folder / "windows.npy"
+        attention = folder / "attention.f32"
+        figures: dict[Output, dict[Path, int]] = {
+            "dense": {vectors: len(work.tokens) * width, of_windows: windows * width},
+            "attention": {attention: int(work.tokens.offsets[-1])},
         }
-        least_bytes: dict[Output, int] = {
-            "dense": len(tokens) * task.model.vector_dim * _FLOAT32_BYTES,
-            "attention": int(tokens.offsets[-1]) * _FLOAT32_BYTES,
-        }
-        for output, path in files.items():
+        for output, files in figures.items():
             name = _pass_name(task, output)
-            self._ledger.open_pass(name, _fingerprint(task, plan, output))
-            whole = path.is_file() and path.stat().st_size >= least_bytes[output]
-            # Without a finished batch the file may be another pass's.
+            self._ledger.open_pass(name, _fingerprint(task, work, output))
+            whole = all(_holds(path, count) for path, count in files.items())
+            # Without a finished batch the files may be another pass's.
             if whole and self._ledger.finished(name):
                 continue
             self._ledger.start_over(name)
-            path.unlink(missing_ok=True)
-        if not files["dense"].is_file():
-            create_vectors(files["dense"], len(tokens), task.model.vector_dim)
-        if "attention" in task.outputs and not files["attention"].is_file():
-            create_attention(files["attention"], int(tokens.offsets[-1]))
-        save_plan(folder / "plan.npz", plan)
+            for path in files:
+                path.unlink(missing_ok=True)
+        if not vectors.is_file():
+            create_vectors(vectors, len(work.tokens), width)
+        if windows and not of_windows.is_file():
+            create_vectors(of_windows, windows, width)
+        if "attention" in task.outputs and not attention.is_file():
+            create_attention(attention, int(work.tokens.offsets[-1]))
+        save_plan(folder / "plan.npz", work.plan)
+        work.pieces.save(folder / "pieces.npz")
         return EncodeJob(
             model=task.model,
             location=task.location.path,
             tokens=task.tokens_dir,
             plan=folder / "plan.npz",
-            vectors=files["dense"],
-            attention=files["attention"] if "attention" in task.outputs else None,
+            pieces=folder / "pieces.npz",
+            vectors=vectors,
+            windows=of_windows if windows else None,
+            attention=attention if "attention" in task.outputs else None,
             device=task.device,
             dtype=task.dtype,
         )
@@ -226,23 +237,23 @@ class DenseStage:
         )
         return [request for request in wanted if request.outputs]
 
-    @staticmethod
-    def _rows(plan: BatchPlan, requests: list[BatchRequest]) -> int:
-        return sum(len(plan.batch(request.batch)) for request in requests)
-
     def _execute(
-        self, task: DenseTask, job: EncodeJob, requests: list[BatchRequest]
+        self,
+        task: DenseTask,
+        job: EncodeJob,
+        requests: list[BatchRequest],
+        work: _Work,
     ) -> list[BatchReply]:
         if not requests:
             return []
         replies = []
         with self._open_executor(job, len(requests)) as executor:
             for reply in executor.run(requests):
-                self._mark(task, reply)
+                self._mark(task, reply, work.texts(reply.batch))
                 replies.append(reply)
         return replies
 
-    def _mark(self, task: DenseTask, reply: BatchReply) -> None:
+    def _mark(self, task: DenseTask, reply: BatchReply, texts: int) -> None:
         for output in reply.outputs:
             self._ledger.mark(
                 _pass_name(task, output),
@@ -259,7 +270,7 @@ class DenseStage:
                 stage="dense",
                 collection=task.collection,
                 model=task.model.name,
-                items=reply.rows,
+                items=texts,
                 seconds=reply.seconds,
                 tokens=reply.tokens,
                 padded_tokens=reply.padded_tokens,
@@ -271,49 +282,76 @@ class DenseStage:
         self,
         task: DenseTask,
         job: EncodeJob,
-        tokens: TokenTable,
-        plan: BatchPlan,
-        first: Int64Array,
+        work: _Work,
         replies: list[BatchReply],
         started: float,
     ) -> DenseBlock:
+        tokens, plan = work.tokens, work.plan
         records = self._ledger.finished(_pass_name(task, task.outputs[0]))
         vectors = np.load(job.vectors, mmap_mode="r")
         attention = None
         if job.attention is not None:
             weights = np.memmap(job.attention, np.float32, mode="r")
-            attention = TokenAttention(tokens, weights, first)
+            attention = TokenAttention(tokens, weights, work.first)
         return DenseBlock(
             model=task.model,
             location=task.location,
             vectors=vectors if "dense" in task.outputs else None,
             attention=attention,
-            attention_fingerprint=_fingerprint(task, plan, "attention"),
+            attention_fingerprint=_fingerprint(task, work, "attention"),
             dtype=task.dtype,
             devices=tuple(sorted({reply.device for reply in replies} or {task.device})),
             chunks=len(tokens),
-            texts=len(plan.rows),
+            texts=work.texts(),
             tokens=int(tokens.offsets[-1]),
             padding_ratio=sum(record.padded_tokens for record in records)
             / max(1, sum(record.tokens for record in records)),
             truncated_chunks=int(np.count_nonzero(tokens.truncated)),
             truncated_tokens=int(tokens.truncated.sum()),
+            windows=work.pieces.windows,
+            chunks_in_windows=work.chunks_in_windows,
             batch_sizes=tuple(sorted({record.rows for record in records})),
             batches=len(plan),
             reused_batches=len(plan) - len(replies),
             compute_seconds=sum(record.seconds for record in records),
             wall_seconds=time.perf_counter() - started,
-            computed_chunks=sum(reply.rows for reply in replies),
+            computed_chunks=sum(work.texts(reply.batch) for reply in replies),
             computed_tokens=sum(reply.tokens for reply in replies),
             peak_rss_bytes=max((reply.peak_bytes for reply in replies), default=0),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a pass goes over; `first` is each row's first row of the same text."""
+
+    tokens: TokenTable
+    pieces: Pieces
+    plan: BatchPlan
+    first: Int64Array
+
+    def texts(self, batch: int | None = None) -> int:
+        """Return how many texts begin in a batch, or in all of them."""
+        numbers = self.plan.rows if batch is None else self.plan.batch(batch)
+        return self.pieces.texts(numbers, self.tokens.frame)
+
+    @property
+    def chunks_in_windows(self) -> int:
+        """Rows longer than the window, those of equal text each counted."""
+        return int(np.isin(self.first, self.pieces.long_rows).sum())
+
+
+def _holds(path: Path, figures: int) -> bool:
+    """Say whether a file is there and long enough, or not needed."""
+    least = figures * _FLOAT32_BYTES
+    return not least or (path.is_file() and path.stat().st_size >= least)
 
 
 def _pass_name(task: DenseTask, output: Output) -> str:
     return f"{output}:{task.model.name}"
 
 
-def _fingerprint(task: DenseTask, plan: BatchPlan, output: Output) -> str:
+def _fingerprint(task: DenseTask, work: _Work, output: Output) -> str:
     """Hash everything that the bytes of an output depend on.
 
     Another version of a library, or another processor, has other kernels.
@@ -327,19 +365,9 @@ def _fingerprint(task: DenseTask, plan: BatchPlan, output: Output) -> str:
         "device": task.device.split(":")[0],
         "pooling": task.model.pooling,
         "dimension": task.model.vector_dim,
-        "plan": plan.digest,
+        "plan": work.plan.digest,
+        "windows": work.pieces.digest,
         "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
         "instruction_sets": this_machine().instruction_sets,
     }
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _copy_to_equal_texts(path: Path, first: Int64Array) -> None:
-    """Fill rows whose text stands earlier from the row that was computed."""
-    copies: npt.NDArray[np.int64] = np.flatnonzero(first != np.arange(len(first)))
-    if not len(copies):
-        return
-    vectors = np.load(path, mmap_mode="r")
-    for start in range(0, len(copies), _ROWS_A_COPY):
-        rows = copies[start : start + _ROWS_A_COPY]
-        write_vectors(path, rows, vectors[first[rows]])

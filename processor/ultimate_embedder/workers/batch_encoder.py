@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..encoders.protocols import AttentionEncoder
+from ..encoders.windows import own_attention
 from ..errors import ModelError
 from ..hardware import peak_memory_bytes
+from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array
@@ -63,6 +65,7 @@ class BatchEncoder:
         self._job = job
         self._encoder = encoder
         self._tokens = TokenTable.open(job.tokens)
+        self._pieces = Pieces.open(job.pieces)
         with np.load(job.plan) as stored:
             self._plan = BatchPlan(rows=stored["rows"], bounds=stored["bounds"])
 
@@ -74,20 +77,20 @@ class BatchEncoder:
             DeviceOutOfMemory: the batch does not fit the device.
         """
         started = time.perf_counter()
-        rows = self._plan.batch(request.batch)
-        ids = [self._tokens.row(row) for row in rows]
+        pieces = self._plan.batch(request.batch)
+        ids = [self._pieces.ids(self._tokens, int(piece)) for piece in pieces]
         if "attention" in request.outputs:
             vectors, attention = self._encoder.encode_with_attention(ids)
-            self._write_attention(rows, attention)
+            self._write_attention(pieces, attention)
         else:
             vectors = self._encoder.encode(ids)
         if "dense" in request.outputs:
             check_unit_vectors(vectors, self._job.model.name)
-            write_vectors(self._job.vectors, rows, vectors)
+            self._write_dense(pieces, vectors)
         return BatchReply(
             batch=request.batch,
             outputs=request.outputs,
-            rows=len(rows),
+            rows=len(pieces),
             tokens=sum(len(row) for row in ids),
             padded_tokens=sum(self._encoder.padded_length(len(row)) for row in ids),
             seconds=time.perf_counter() - started,
@@ -95,17 +98,46 @@ class BatchEncoder:
             peak_bytes=peak_memory_bytes(),
         )
 
-    def _write_attention(self, rows: Int64Array, attention: list[Float32Array]) -> None:
+    def _write_dense(self, pieces: Int64Array, vectors: Float32Array) -> None:
+        """Put texts in their rows, and windows in a file of their own."""
+        window = pieces >= self._pieces.rows
+        if not window.all():
+            write_vectors(self._job.vectors, pieces[~window], vectors[~window])
+        if window.any():
+            if self._job.windows is None:
+                raise ValueError("the job names no file for windows")
+            places = pieces[window] - self._pieces.rows
+            write_vectors(self._job.windows, places, vectors[window])
+
+    def _write_attention(
+        self, pieces: Int64Array, attention: list[Float32Array]
+    ) -> None:
         if self._job.attention is None:
             raise ValueError("the job names no file for attention")
-        offsets = self._tokens.offsets
+        places = [
+            self._place(int(piece), weights)
+            for piece, weights in zip(pieces, attention, strict=True)
+        ]
         _write_at(
             self._job.attention,
-            [
-                (int(offsets[row]) * _FLOAT32_BYTES, weights)
-                for row, weights in zip(rows, attention, strict=True)
-            ],
+            [(token * _FLOAT32_BYTES, weights) for token, weights in places],
         )
+
+    def _place(self, piece: int, weights: Float32Array) -> tuple[int, Float32Array]:
+        """Return where in the table a piece's attention begins, and what is kept."""
+        offsets = self._tokens.offsets
+        if piece < self._pieces.rows:
+            return int(offsets[piece]), weights
+        window = piece - self._pieces.rows
+        row = int(self._pieces.window_rows[window])
+        first, kept = own_attention(
+            weights,
+            int(self._pieces.starts[window]),
+            int(self._pieces.stops[window]),
+            int(offsets[row + 1] - offsets[row]),
+            self._tokens.frame,
+        )
+        return int(offsets[row]) + first, kept
 
 
 def check_unit_vectors(vectors: Float32Array, model: str) -> None:

@@ -12,19 +12,33 @@ from ..config import DEFAULT_GPU_MEMORY_CAP_BYTES, ModelConfig
 
 Output = Literal["dense", "attention"]
 
+_PATHS = (
+    "location",
+    "tokens",
+    "plan",
+    "pieces",
+    "vectors",
+    "windows",
+    "attention",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeJob:
     """One model over one collection: where the input is and where results go.
 
-    `attention` names a flat float32 file with a figure for each token of the table.
+    `vectors` has a row for each text, `windows` one for each window of those that are
+    longer than the model's. `attention` names a flat float32 file with a figure for
+    each token of the table.
     """
 
     model: ModelConfig
     location: Path
     tokens: Path
     plan: Path
+    pieces: Path
     vectors: Path
+    windows: Path | None = None
     attention: Path | None = None
     device: str = "cpu"
     dtype: str = "float32"
@@ -39,7 +53,7 @@ class EncodeJob:
         """Read what `to_line` wrote."""
         fields: dict[str, Any] = orjson.loads(line)
         fields["model"] = ModelConfig(**fields["model"])
-        for key in ("location", "tokens", "plan", "vectors", "attention"):
+        for key in _PATHS:
             if fields[key] is not None:
                 fields[key] = Path(fields[key])
         return cls(**fields)
