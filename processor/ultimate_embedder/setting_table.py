@@ -137,16 +137,19 @@ def one_device(value: object) -> str:
     return name
 
 
-def fusion(value: object) -> FusionConfig:
-    """Return how the dense model's ranking is joined with BM25's."""
+def fusion(value: object) -> FusionConfig | None:
+    """Return how the dense ranking is joined with BM25's; None for `auto`."""
+    if value == "auto":
+        return None
     try:
         config = FusionConfig.parse(str(value))
         if config.weights:
             config.weights_for(2)
     except UsageError as error:
         raise ValueError(
-            "allowed: a method such as sum(scale=zscore, weights=0.6:0.4), with "
-            f"weights for the dense model and BM25, or rrf(k=60). {error.message}"
+            "allowed: auto, or a method such as rrf(k=60) or "
+            "sum(scale=zscore, weights=0.6:0.4), with weights for the dense model and "
+            f"BM25. {error.message.rstrip('.')}"
         ) from None
     return config
 

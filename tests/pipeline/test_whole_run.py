@@ -31,7 +31,9 @@ from processor.ultimate_embedder.export.manifest_sections import (
     RerankRan,
 )
 from processor.ultimate_embedder.records import point_id
+from processor.ultimate_embedder.retrieval.fusion import FusionConfig
 from processor.ultimate_embedder.run.output_lock import only_run_in
+from processor.ultimate_embedder.search.parts import open_parts
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
     CollectionFinished,
@@ -310,6 +312,31 @@ def test_without_probes_and_queries_rerank_says_what_it_lacks(run: Run) -> None:
     assert (manifest.fusion_run.queries, manifest.fusion_run.quality) == (0, {})
     assert isinstance(manifest.rerank_run, RerankNotRun)
     assert "no query" in manifest.rerank_run.reason
+
+
+@pytest.mark.parametrize("probes", [True, False])
+@pytest.mark.parametrize(
+    ("options", "expression"),
+    [
+        ({}, "sum(scale=raw, weights=1:0.016)"),
+        ({"fusion": FusionConfig(k=10.0)}, "rrf(k=10)"),
+        ({"enable_sparse": False}, "sum(scale=raw)"),
+    ],
+    ids=["measured for the model", "asked for", "nothing to join"],
+)
+def test_the_bundle_is_searched_with_the_fusion_that_its_manifest_names(
+    run: Run, options: dict, expression: str, probes: bool
+) -> None:
+    outcome, _ = run(probes=probes, enable_rerank=False, **options)
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert manifest.fusion_run is not None
+    assert manifest.fusion_run.parameters["expression"] == expression
+    legs = ("all-miniLM-l6", "qdrant-bm25")
+    assert manifest.fusion_run.legs == legs[: 1 + options.get("enable_sparse", True)]
+    bundle = outcome.collections[0].bundle
+    assert bundle is not None
+    assert str(open_parts(bundle).fusion) == expression
 
 
 def test_redacted_queries_leave_no_text_and_the_same_bytes_twice(

@@ -13,6 +13,7 @@ import pytest
 
 from processor.ultimate_embedder.config import GIB, RerankingConfig
 from processor.ultimate_embedder.errors import UnknownModel, UsageError
+from processor.ultimate_embedder.retrieval.fusion import FusionConfig
 from processor.ultimate_embedder.setting_table import SETTINGS
 from processor.ultimate_embedder.settings import (
     Preset,
@@ -132,6 +133,26 @@ def test_hf_hub_offline_means_what_it_means_to_its_library(
     assert settings.pipeline.offline is offline
 
 
+def test_the_fusion_is_that_of_the_primary_model_unless_one_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    measured = settled(tmp_path).pipeline.active_fusion
+    assert str(measured) == "sum(scale=raw, weights=1:0.016)"
+    other = settled(tmp_path, {"ensemble_models": (["bge-m3"], "-")}).pipeline
+    assert str(other.active_fusion) == "sum(scale=zscore, weights=0.6:0.4)"
+    asked = {"fusion": ("rrf(k=10)", "--fusion")}
+    assert settled(tmp_path, asked).pipeline.active_fusion == FusionConfig(k=10)
+    assert origin(settled(tmp_path, asked), "fusion") == (
+        "rrf(k=10)",
+        "command line",
+        "--fusion",
+    )
+    write(tmp_path, "ultimate-embedder.toml", "fusion = 'dbsf()'\n")
+    assert settled(tmp_path).pipeline.active_fusion == FusionConfig(method="dbsf")
+    auto = {"EMBEDDER_FUSION": "auto"}
+    assert settled(tmp_path, environment=auto).pipeline.active_fusion == measured
+
+
 def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
     settings = settled(tmp_path, environment={"EMBEDDER_ENABLE_RERANK": " "})
     assert origin(settings, "enable_rerank")[1] == "default"
@@ -153,6 +174,8 @@ def test_reading_dotenv_leaves_the_environment_alone(tmp_path: Path) -> None:
         ("EMBEDDER_RERANK_BATCH_CAP", "many", "whole number"),
         ("EMBEDDER_PROFILE", "kagle", "kaggle-t4x2"),
         ("EMBEDDER_SPARSE_MODELS", "qdrant-bm52", "qdrant-bm25"),
+        ("EMBEDDER_FUSION", "mean()", "rrf(k=60)"),
+        ("EMBEDDER_FUSION", "sum(weights=1:2:3)", "dense model and BM25"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere", "http"),
     ],
 )

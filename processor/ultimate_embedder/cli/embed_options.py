@@ -182,10 +182,10 @@ _MODELS_STAGES = (
     ),
     SettingOption(
         "fusion",
-        "How the rankings of the primary dense model and BM25 become one; search "
-        "follows the bundle.",
+        "How the rankings of the primary dense model and BM25 become one, e.g. "
+        "'rrf(k=60)'; search follows the bundle.",
         "METHOD",
-        "what was measured for the model, e.g. sum(scale=raw, weights=1:0.016)",
+        "auto, what was measured for the model",
     ),
     SettingOption(
         "probes",
