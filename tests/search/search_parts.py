@@ -65,11 +65,11 @@ class FakeEncoders:
         if model in self._missing:
             raise ModelNotAvailable(f"No {model} model here.", cure="Fetch it.")
 
-    def dense(self, text: str) -> Float32Array:
+    def dense(self, text: str, key: str | None = None) -> Float32Array:
         self._need("dense")
         return hashed(text)
 
-    def sparse(self, text: str) -> SparseVector:
+    def sparse(self, text: str, key: str | None = None) -> SparseVector:
         self._need("sparse")
         return self._bm25.encode_query(text)
 

@@ -250,7 +250,7 @@ def test_an_unknown_stage_and_a_top_k_of_zero_are_refused(bundle: Bundle) -> Non
 
 def test_a_query_vector_of_another_width_is_refused(make_bundle: MakeBundle) -> None:
     class Narrow(FakeEncoders):
-        def dense(self, text: str) -> Float32Array:
+        def dense(self, text: str, key: str | None = None) -> Float32Array:
             return hashed(text)[:4]
 
     with pytest.raises(ModelMismatch, match="16 numbers"):

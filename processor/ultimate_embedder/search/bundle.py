@@ -16,34 +16,43 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..config import RERANK_CANDIDATES
-from ..errors import ModelMismatch, ModelNotAvailable, UsageError
+from ..config import RERANK_CANDIDATES, RerankingConfig
+from ..errors import ModelNotAvailable, UsageError
 from ..export.manifest import Manifest
 from ..records import RankedList
 from ..retrieval.blend import blend
-from ..retrieval.fusion import fuse
+from ..retrieval.fusion import FusionConfig, fuse
 from .filters import SUBDIR, metadata_mask, subdir_mask
+from .legs import DenseLeg, SparseLeg, StageRankings, open_legs
 from .parts import Parts, open_parts
 from .query_encoders import QueryEncoders
-from .results import STAGES, Hit, SearchResults, Stage
+from .results import FUSED, STAGES, Hit, SearchResults, Stage
 
 _MASKS_HELD = 64
 _CHEAP: tuple[Stage, ...] = ("dense", "sparse", "fused")
 
 
 def open_bundle(
-    path: Path, encoders: QueryEncoders | None = None, *, offline: bool = False
+    path: Path,
+    encoders: QueryEncoders | None = None,
+    *,
+    offline: bool = False,
+    fusion: FusionConfig | None = None,
+    rerank: RerankingConfig | None = None,
 ) -> Bundle:
     """Open the bundle in a folder; its models are loaded when a query needs them.
 
+    `fusion` and `rerank` stand in for those that the manifest names.
+
     Raises:
         BundleError: it is no bundle, or its parts do not fit together.
+        UsageError: `fusion` has weights for another number of rankings.
     """
-    parts = open_parts(Path(path))
+    parts = open_parts(Path(path)).with_choices(fusion, rerank)
     if encoders is None:
         from .loading import ManifestEncoders
 
-        encoders = ManifestEncoders(parts.manifest, offline=offline)
+        encoders = ManifestEncoders(parts.manifest, offline=offline, rerank=rerank)
     return Bundle(parts, encoders)
 
 
@@ -53,6 +62,7 @@ class Bundle:
     def __init__(self, parts: Parts, encoders: QueryEncoders) -> None:
         self._parts = parts
         self._encoders = encoders
+        self._legs: tuple[DenseLeg | SparseLeg, ...] | None = None
         self._masks: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
         self._lock = threading.Lock()
 
@@ -149,6 +159,50 @@ class Bundle:
             )
         return SearchResults(text, rankings, missing)
 
+    def rankings(self, text: str, depth: int) -> StageRankings:
+        """Return a ranking `depth` deep by each model and the fused one, by name.
+
+        Raises:
+            UsageError: the query is empty, or `depth` is below 1.
+            ModelNotAvailable: no ranking can be made.
+        """
+        self._check(text, depth, ())
+        depth = min(depth, max(1, len(self)))
+        found = StageRankings({})
+        for leg in self._all_legs():
+            try:
+                found.lists[leg.name] = leg.rank(self._encoders, text, depth)
+            except ModelNotAvailable as error:
+                found.missing[leg.name] = str(error)
+        if not found.lists:
+            raise ModelNotAvailable(
+                " ".join(["No ranking can be had.", *found.missing.values()])
+            )
+        by_stage = self._parts.by_stage(found.lists)
+        try:
+            found.lists[FUSED] = self._fused(by_stage, depth)
+        except ModelNotAvailable as error:
+            found.missing[FUSED] = str(error)
+        return found
+
+    def rerank(self, text: str, candidates: RankedList) -> RankedList:
+        """Return rows of a fused ranking in the reranker's order.
+
+        Raises:
+            UsageError: this bundle cannot be reranked (says why).
+            ModelNotAvailable: the reranker cannot be had.
+        """
+        self._check(text, 1, ("reranked",))
+        return self._reranked(text, {"fused": candidates})
+
+    def chunk_ids(self) -> list[str]:
+        """Return the chunk ids by row."""
+        return [line["chunk_id"] for line in self._parts.ids]
+
+    def metadata(self, row: int) -> dict[str, Any]:
+        """Return a chunk's metadata; nothing in a bundle without points file."""
+        return self._payload(row)[1]
+
     def hits(self, results: SearchResults, stage: Stage, top_k: int = 10) -> list[Hit]:
         """Return the first chunks of one ranking, with text and metadata."""
         ranking = results.rankings[stage]
@@ -214,24 +268,22 @@ class Bundle:
     def _dense(
         self, text: str, depth: int, allowed: npt.NDArray[np.bool_] | None
     ) -> RankedList:
-        index = self._parts.dense
-        assert index is not None  # noqa: S101 - `missing` names the stage otherwise
-        vector = self._encoders.dense(text)
-        width = index.vectors.shape[1]
-        if vector.shape != (width,):
-            raise ModelMismatch(
-                f"The query's vector has the shape {vector.shape}; the bundle's have "
-                f"{width} numbers.",
-                cure="Search with the model that the manifest names.",
-            )
-        return index.search(vector, depth, allowed)
+        index, key = self._parts.dense, self._parts.primary
+        assert index is not None and key is not None  # noqa: S101 - else in `missing`
+        return DenseLeg(key, index).rank(self._encoders, text, depth, allowed)
 
     def _sparse(
         self, text: str, depth: int, allowed: npt.NDArray[np.bool_] | None
     ) -> RankedList:
-        index = self._parts.sparse
-        assert index is not None  # noqa: S101 - `missing` names the stage otherwise
-        return index.search(self._encoders.sparse(text), depth, allowed)
+        index, key = self._parts.sparse, self._parts.fused_sparse
+        assert index is not None and key is not None  # noqa: S101 - else in `missing`
+        return SparseLeg(key, index).rank(self._encoders, text, depth, allowed)
+
+    def _all_legs(self) -> tuple[DenseLeg | SparseLeg, ...]:
+        with self._lock:
+            if self._legs is None:
+                self._legs = open_legs(self._parts.folder, self._parts.manifest)
+            return self._legs
 
     def _fused(self, rankings: Mapping[Stage, RankedList], depth: int) -> RankedList:
         for leg in self._parts.fused_legs:

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from ..config import RerankingConfig
 from ..errors import BundleError, UsageError
 from ..export.layout import BundleNames
 from ..export.manifest import Manifest
 from ..export.manifest_sections import RerankNotRun, RerankRan
-from ..records import Float32Array, SparseInferenceRun
+from ..records import Float32Array, RankedList, SparseInferenceRun
 from ..retrieval.blend import BlendConfig
 from ..retrieval.fusion import DEFAULT_FUSION, FusionConfig
 from ..retrieval.indexes import DenseIndex, SparseIndex
 from ..retrieval.postings import Postings
 from .json_lines import JsonLines
-from .results import Stage
+from .results import Stage, dense_name, sparse_name
 
 _CURE = "Rebuild the bundle or restore a copy."
 _FIRST_SPARSE = "qdrant-bm25"
 _WITH_IDF = ("bm25", "attention")
+_NO_TEXTS = "A reranker reads texts; this bundle holds none (exports without jsonl)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Memory-mapped indexes and files; `missing` says why a stage cannot run."""
+    """Memory-mapped indexes and files; `missing` says why a stage cannot run.
 
+    `primary` and `fused_sparse` are the keys of the models that are fused.
+    """
+
+    folder: Path
     manifest: Manifest
+    primary: str | None
+    fused_sparse: str | None
     dense: DenseIndex | None
     sparse: SparseIndex | None
     points: JsonLines | None
@@ -42,6 +51,39 @@ class Parts:
         """Return the bundle's fusion; weights say nothing where a leg is missing."""
         return self.fusion.for_legs(legs)
 
+    def by_stage(self, lists: Mapping[str, RankedList]) -> dict[Stage, RankedList]:
+        """Return the fused legs among rankings named `dense:<key>`, `sparse:<key>`."""
+        names: dict[Stage, str] = {
+            "dense": dense_name(self.primary or ""),
+            "sparse": sparse_name(self.fused_sparse or ""),
+        }
+        return {
+            stage: lists[name]
+            for stage, name in names.items()
+            if stage in self.fused_legs and name in lists
+        }
+
+    def with_choices(
+        self, fusion: FusionConfig | None, rerank: RerankingConfig | None
+    ) -> Parts:
+        """Return the parts with another fusion or reranker than the manifest's.
+
+        Raises:
+            UsageError: the fusion has weights for another number of rankings.
+        """
+        parts = self
+        if fusion is not None:
+            fusion.weights_for(len(self.fused_legs))
+            parts = replace(parts, fusion=fusion)
+        if rerank is not None:
+            others: dict[Stage, str] = {
+                stage: why for stage, why in self.missing.items() if stage != "reranked"
+            }
+            if self.points is None:
+                others["reranked"] = _NO_TEXTS
+            parts = replace(parts, blend=rerank.blend, missing=others)
+        return parts
+
 
 def open_parts(path: Path) -> Parts:
     """Open a bundle's folder. Nothing large is read.
@@ -52,8 +94,10 @@ def open_parts(path: Path) -> Parts:
     manifest = Manifest.read(path)
     names = BundleNames(manifest.collection)
     missing: dict[Stage, str] = {}
-    dense = _open_dense(path, names, manifest, missing)
-    sparse = _open_sparse(path, names, manifest, missing)
+    primary = primary_key(manifest, path)
+    fused_sparse = fused_sparse_run(manifest)
+    dense = _dense(path, names, primary, manifest, missing)
+    sparse = _sparse(path, fused_sparse, manifest, missing)
     points = path / names.points
     legs = _fused_legs(manifest, missing)
     if not legs:
@@ -62,7 +106,10 @@ def open_parts(path: Path) -> Parts:
         missing["reranked"] = why
     blend = None if why else _blend(manifest, missing)
     return Parts(
+        folder=path,
         manifest=manifest,
+        primary=primary,
+        fused_sparse=fused_sparse.sparse_model if fused_sparse else None,
         dense=dense,
         sparse=sparse,
         points=JsonLines(points) if points.is_file() else None,
@@ -92,14 +139,12 @@ def fused_sparse_run(manifest: Manifest) -> SparseInferenceRun | None:
     return None
 
 
-def _open_dense(
-    path: Path, names: BundleNames, manifest: Manifest, missing: dict[Stage, str]
-) -> DenseIndex | None:
-    key = primary_key(manifest, path)
-    file = path / names.dense(key) if key else None
-    if file is None or not file.is_file():
-        missing["dense"] = "This bundle holds no dense vectors (exports without npy)."
-        return None
+def open_dense(file: Path, manifest: Manifest) -> DenseIndex:
+    """Return the index over one model's vectors; nothing large is read.
+
+    Raises:
+        BundleError: the file is damaged or does not fit the manifest.
+    """
     try:
         vectors: Float32Array = np.load(file, mmap_mode="r")
     except (OSError, ValueError) as error:
@@ -113,13 +158,13 @@ def _open_dense(
     return DenseIndex(vectors)
 
 
-def _open_sparse(
-    path: Path, names: BundleNames, manifest: Manifest, missing: dict[Stage, str]
-) -> SparseIndex | None:
-    run = fused_sparse_run(manifest)
-    if run is None:
-        missing["sparse"] = _why_no_sparse(manifest)
-        return None
+def open_sparse(path: Path, run: SparseInferenceRun, manifest: Manifest) -> SparseIndex:
+    """Return the index over one sparse model's inverted lists.
+
+    Raises:
+        BundleError: the files are damaged or do not fit the manifest.
+    """
+    names = BundleNames(manifest.collection)
     postings = Postings.open(path / names.postings(run.sparse_model))
     if postings.documents != manifest.chunk_count:
         raise BundleError(
@@ -128,6 +173,32 @@ def _open_sparse(
             cure=_CURE,
         )
     return SparseIndex(postings, idf=run.statistics.get("kind") in _WITH_IDF)
+
+
+def _dense(
+    path: Path,
+    names: BundleNames,
+    key: str | None,
+    manifest: Manifest,
+    missing: dict[Stage, str],
+) -> DenseIndex | None:
+    file = path / names.dense(key) if key else None
+    if file is None or not file.is_file():
+        missing["dense"] = "This bundle holds no dense vectors (exports without npy)."
+        return None
+    return open_dense(file, manifest)
+
+
+def _sparse(
+    path: Path,
+    run: SparseInferenceRun | None,
+    manifest: Manifest,
+    missing: dict[Stage, str],
+) -> SparseIndex | None:
+    if run is None:
+        missing["sparse"] = _why_no_sparse(manifest)
+        return None
+    return open_sparse(path, run, manifest)
 
 
 def _why_no_sparse(manifest: Manifest) -> str:
@@ -147,7 +218,7 @@ def _why_no_rerank(manifest: Manifest, *, has_texts: bool) -> str | None:
     if not isinstance(run, RerankRan):
         return "Rerank was off when this bundle was built."
     if not has_texts:
-        return "A reranker reads texts; this bundle holds none (exports without jsonl)."
+        return _NO_TEXTS
     return None
 
 

@@ -10,6 +10,18 @@ from ..records import Metadata, RankedList
 
 Stage = Literal["dense", "sparse", "fused", "reranked"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+FUSED: Stage = "fused"
+RERANKED: Stage = "reranked"
+
+
+def dense_name(key: str) -> str:
+    """Return what one dense model's ranking is called: `dense:all-miniLM-l6`."""
+    return f"dense:{key}"
+
+
+def sparse_name(key: str) -> str:
+    """Return what one sparse model's ranking is called: `sparse:qdrant-bm25`."""
+    return f"sparse:{key}"
 
 
 @dataclass(frozen=True, slots=True)
