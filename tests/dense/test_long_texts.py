@@ -196,7 +196,10 @@ def test_cut_gives_what_the_tokenizers_own_truncation_gives(
     assert block.vectors.tobytes() == expected.tobytes()
     assert block.attention.weights.tobytes() == np.concatenate(weights).tobytes()
     assert block.windows == 0
-    assert (block.truncated_chunks, block.truncated_tokens) == (2, 1 + 1000 - ROOM)
+    lost = 1 + 1000 - ROOM
+    assert (block.truncated_chunks, block.truncated_tokens) == (2, lost)
+    told = sum(event.truncated_tokens for event in passing.heard.of(BatchFinished))
+    assert told == lost
     cut = TextEncoder(encoder, tokenizer, WINDOW, "cut")
     assert cut.vectors(some, "document").tobytes() == expected.tobytes()
 

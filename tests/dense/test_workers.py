@@ -210,7 +210,7 @@ def test_vectors_cut_short_before_the_first_batch_are_made_anew(
     cut = make_pass("cut")
     with pytest.raises(RunStopped):
         cut.run(dying_after(0))
-    for name in ("vectors.npy", "attention.f32"):
+    for name in ("vectors.npy", "windows.npy", "attention.f32"):
         (file,) = cut.folder.glob(f"dense-*/{name}")
         file.write_bytes(file.read_bytes()[:50])
     assert cut.run(in_process(hashing)) == whole
@@ -221,7 +221,7 @@ def test_vectors_cut_short_after_the_last_batch_are_made_anew(
 ) -> None:
     passing = make_pass("whole")
     whole = passing.run(in_process(hashing))
-    for name in ("vectors.npy", "attention.f32"):
+    for name in ("vectors.npy", "windows.npy", "attention.f32"):
         (file,) = passing.folder.glob(f"dense-*/{name}")
         file.write_bytes(file.read_bytes()[:-1000])
         assert passing.run(in_process(hashing)) == whole

@@ -32,7 +32,7 @@ class Pieces:
     def of(cls, tokens: TokenTable, distinct: Int64Array, max_tokens: int) -> Pieces:
         """Cut those of the `distinct` rows that are longer than `max_tokens`."""
         texts, starts, stops = share_out(
-            tokens.lengths[distinct], tokens.frame, max_tokens
+            tokens.lengths_of(distinct), tokens.frame, max_tokens
         )
         return cls(len(tokens), distinct[texts], starts, stops)
 
@@ -61,7 +61,7 @@ class Pieces:
         """Return tokens of each piece as the model gets it, frame included."""
         is_window = pieces >= self.rows
         found = np.empty(len(pieces), dtype=np.int64)
-        found[~is_window] = tokens.lengths[pieces[~is_window]]
+        found[~is_window] = tokens.lengths_of(pieces[~is_window])
         windows = pieces[is_window] - self.rows
         own = self.stops[windows] - self.starts[windows]
         found[is_window] = own + tokens.frame.size

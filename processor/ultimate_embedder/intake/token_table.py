@@ -48,6 +48,10 @@ class TokenTable:
         """Return tokens kept a row, int64 [rows]."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, rows: Int64Array) -> Int64Array:
+        """Return tokens kept of some rows, int64 [rows]; the others are not read."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
     @property
     def truncated(self) -> Int64Array:
         """Return tokens lost a row, int64 [rows]."""

@@ -249,11 +249,11 @@ class DenseStage:
         replies = []
         with self._open_executor(job, len(requests)) as executor:
             for reply in executor.run(requests):
-                self._mark(task, reply, work.texts(reply.batch))
+                self._mark(task, reply, work)
                 replies.append(reply)
         return replies
 
-    def _mark(self, task: DenseTask, reply: BatchReply, texts: int) -> None:
+    def _mark(self, task: DenseTask, reply: BatchReply, work: _Work) -> None:
         for output in reply.outputs:
             self._ledger.mark(
                 _pass_name(task, output),
@@ -270,10 +270,11 @@ class DenseStage:
                 stage="dense",
                 collection=task.collection,
                 model=task.model.name,
-                items=texts,
+                items=work.texts(reply.batch),
                 seconds=reply.seconds,
                 tokens=reply.tokens,
                 padded_tokens=reply.padded_tokens,
+                truncated_tokens=work.truncated_tokens(reply.batch),
                 device=reply.device,
             )
         )
@@ -334,6 +335,13 @@ class _Work:
         """Return how many texts begin in a batch, or in all of them."""
         numbers = self.plan.rows if batch is None else self.plan.batch(batch)
         return self.pieces.texts(numbers, self.tokens.frame)
+
+    def truncated_tokens(self, batch: int) -> int:
+        """Return how many tokens the texts of a batch lost: none in windows."""
+        numbers = self.plan.batch(batch)
+        rows = numbers[numbers < self.pieces.rows]
+        kept = self.tokens.lengths_of(rows)
+        return int((self.tokens.full_lengths[rows] - kept).sum())
 
     @property
     def chunks_in_windows(self) -> int:
