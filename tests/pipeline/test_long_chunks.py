@@ -72,7 +72,7 @@ def test_no_token_is_truncated_by_default(long_chunks: Run, tmp_path: Path) -> N
         4,
         2,
     )
-    assert dense.window_pooling == "mean weighted by tokens / window number"
+    assert dense.window_pooling == "mean by tokens, the first window twice"
     assert dense.statistics["truncated"] == []
     assert not heard.of(Warned)
     assert asked("unique purple word") <= bm42(tmp_path / "out" / "docs")

@@ -13,9 +13,11 @@ import numpy as np
 from ..records import Float32Array, Int64Array, UInt32Array
 from .protocols import Frame
 
-WINDOW_POOLING = "mean weighted by tokens / window number"
-"""How the vectors of a text's windows become one; the manifest states it. What a text
-is about stands at its beginning more often than elsewhere."""
+WINDOW_POOLING = "mean by tokens, the first window twice"
+"""How the vectors of a text's windows become one; the manifest states it."""
+
+FIRST_WINDOW_WEIGHT = 2
+"""What a text is about stands at its beginning more often than elsewhere."""
 
 _VECTORS_AT_ONCE = 1024
 
@@ -59,15 +61,16 @@ def cut_ids(ids: UInt32Array, frame: Frame, max_tokens: int) -> UInt32Array:
 def pool_windows(vectors: Float32Array, tokens: Int64Array) -> Float32Array:
     """Return the vector of a text from those of its windows, of unit L2 norm.
 
-    The windows' vectors are added up, the i-th from 1 weighted by its own tokens over
-    i, and the sum is normalised: a second full window counts half of the first. Added
-    in float64 in order, so equal windows give equal bytes.
+    The windows' vectors are added up, each weighted by its own tokens and the first
+    twice, and the sum is normalised. Added in float64 in order, so equal windows give
+    equal bytes.
 
     Args:
         vectors: float32 [windows, dimension], each of unit L2 norm.
         tokens: own tokens of each window, int64 [windows].
     """
-    weights = tokens / np.arange(1, len(tokens) + 1)
+    weights = tokens.astype(np.float64)
+    weights[0] *= FIRST_WINDOW_WEIGHT
     total = np.zeros(vectors.shape[1])
     for start in range(0, len(vectors), _VECTORS_AT_ONCE):
         some = vectors[start : start + _VECTORS_AT_ONCE].astype(np.float64)
