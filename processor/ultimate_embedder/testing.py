@@ -73,6 +73,10 @@ class WordOverlapScorer:
         """Return words of both texts."""
         return [len(query.split()) + len(text.split()) for query, text in pairs]
 
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """Return as many as there are words: nothing is padded."""
+        return sum(lengths)
+
     def score(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
         """Return float32 [pairs] in 0..1."""
         scores = []

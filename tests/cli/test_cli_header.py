@@ -36,7 +36,7 @@ def test_toggles_name_the_layer_that_set_them(tmp_path: Path) -> None:
     )
     assert rows["sparse"] == ("off", "environment: EMBEDDER_ENABLE_SPARSE")
     value, decided = rows["rerank"]
-    assert value.startswith("on: ms-marco-minilm-l6")
+    assert value.startswith("on: residual-minilm-l6")
     assert "at most 9 pairs" in value
     assert decided == "default: built in, environment: EMBEDDER_RERANK_BATCH_CAP"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,11 @@ from processor.ultimate_embedder.catalogue import (
     KAGGLE_OPTIMIZED_MODELS,
     RERANKING_MODELS,
     SPARSE_MODELS,
+    rerank_model,
 )
 from processor.ultimate_embedder.cli.entry import run_function
-from processor.ultimate_embedder.cli.models import list_models, show_model
+from processor.ultimate_embedder.cli.models import export_model, list_models, show_model
+from processor.ultimate_embedder.retrieval.blend import BlendConfig
 
 
 def test_every_known_model_is_listed_with_its_licence(
@@ -52,6 +55,23 @@ def test_show_as_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> Non
         "dense",
         1024,
     )
+
+
+def test_what_has_a_form_to_be_pasted_is_shown_in_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_function(show_model, ["residual-minilm-l6", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert BlendConfig.parse(shown["blend"]) == rerank_model(shown["key"]).blend
+
+
+def test_a_model_that_is_published_as_a_whole_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out"
+    assert run_function(export_model, ["bge-reranker-v2-m3", str(target)]) == 2
+    assert "published as a whole" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_an_unknown_key_is_answered_with_the_nearest(

@@ -298,6 +298,7 @@ def test_given_queries_are_reranked_and_stand_in_the_rerank_file(
         "query",
         "candidate_ids",
         "scores",
+        "cross_scores",
         "fused_scores",
         "dense_scores",
         "sparse_scores",

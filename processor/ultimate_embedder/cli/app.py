@@ -8,7 +8,8 @@ from collections.abc import Callable
 from .chunk import chunk
 from .embed import embed
 from .entry import new_app, register, run
-from .models import list_models, show_model
+from .evaluate import evaluate
+from .models import export_model, list_models, show_model
 from .search import search
 from .upload import upload
 from .verify import verify
@@ -18,6 +19,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("embed", embed),
     ("search", search),
     ("verify", verify),
+    ("evaluate", evaluate),
     ("upload", upload),
 )
 
@@ -28,6 +30,7 @@ for _name, _function in _COMMANDS:
     register(app, _function, _name)
 register(_models, list_models, "list")
 register(_models, show_model, "show")
+register(_models, export_model, "export")
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""`models list` and `models show`: the registry, with licences."""
+"""`models list`, `models show`, `models export`: the registry, and what is shipped."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import orjson
@@ -12,7 +13,8 @@ import typer
 
 from ..catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
 from ..config import ModelConfig, RerankingConfig, SparseModelConfig
-from ..model_choice import unknown_model
+from ..errors import UsageError
+from ..model_choice import choose_rerank, unknown_model
 from .output import Sheet, show_sheet, stdout_format
 
 Kind = Literal["dense", "sparse", "rerank"]
@@ -69,6 +71,30 @@ def show_model(
     show_sheet(sheet, style=stdout_format())
 
 
+def export_model(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY|DIR", help="A reranker kept as a weight difference."
+        ),
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet.")
+    ],
+) -> None:
+    """Write a reranker as a folder that sentence-transformers opens."""
+    config = choose_rerank(key)
+    if config.difference is None:
+        raise UsageError(
+            f"{config.name} is published as a whole: {config.hf_model_id}.",
+            cure="Export a reranker that is kept as a weight difference.",
+        )
+    from ..encoders.difference_model import export_cross_encoder
+
+    export_cross_encoder(config, folder)
+    sys.stdout.write(f"{folder}: open it with sentence_transformers.CrossEncoder\n")
+
+
 def _all() -> Iterator[tuple[Kind, Known]]:
     for dense in KAGGLE_OPTIMIZED_MODELS.values():
         yield "dense", dense
@@ -79,8 +105,14 @@ def _all() -> Iterator[tuple[Kind, Known]]:
 
 
 def _record(kind: Kind, model: Known) -> dict[str, object]:
-    fields = dataclasses.asdict(model)
-    return {"key": fields.pop("name"), "kind": kind, **fields}
+    fields = {
+        field.name: getattr(model, field.name) for field in dataclasses.fields(model)
+    }
+    written = {
+        name: str(value) if dataclasses.is_dataclass(value) else value
+        for name, value in fields.items()
+    }
+    return {"key": written.pop("name"), "kind": kind, **written}
 
 
 def _plain(value: object) -> str:

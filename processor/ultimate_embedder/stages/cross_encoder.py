@@ -70,7 +70,7 @@ class CrossEncoderBatchExecutor:
             if deadline is not None and self.clock() >= deadline:
                 raise TimeIsUp
             scores[batch] = self.scorer.score([pairs[place] for place in batch])
-            padded += int(lengths[batch].max()) * len(batch)
+            padded += self.scorer.padded_tokens(lengths[batch].tolist())
         if not np.isfinite(scores).all():
             raise ModelError(
                 f"Reranker {self.scorer.name} gave a score that is no finite number.",
