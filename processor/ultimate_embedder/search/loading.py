@@ -104,7 +104,7 @@ class ManifestEncoders:
         return run
 
     def _load_dense(self, run: DenseRun) -> _Dense:
-        config = _dense_config(run)
+        config = dense_config(run)
         tokenizer = self._manager.tokenizer(config)
         encoder = self._held.enter_context(
             self._manager.resident(config, device=self._device)
@@ -130,7 +130,7 @@ class ManifestEncoders:
         run = self._manifest.rerank_run
         config = self._rerank_config
         if config is None and isinstance(run, RerankRan):
-            config = _rerank_config(run)
+            config = rerank_config(run)
         if config is None:
             raise ModelNotAvailable("This bundle names no reranker.")
         from ..encoders.cross_encoder import TorchCrossEncoder
@@ -146,7 +146,7 @@ class ManifestEncoders:
         return rerank
 
 
-def _dense_config(run: DenseRun) -> ModelConfig:
+def dense_config(run: DenseRun) -> ModelConfig:
     """Return the model as it was when the bundle was built.
 
     What the manifest does not hold (the package with the weights) comes from the
@@ -171,7 +171,7 @@ def _dense_config(run: DenseRun) -> ModelConfig:
     )
 
 
-def _rerank_config(run: RerankRan) -> RerankingConfig:
+def rerank_config(run: RerankRan) -> RerankingConfig:
     """Return the reranker by its key, or by the folder it came from.
 
     Raises:
