@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "encoders model_manager workers hardware devices intake",
         "chunking stages export search delivery telemetry verify",
         "batch_runner run testing",
+        "evaluation",
         "facade cli __init__",
     )
 )

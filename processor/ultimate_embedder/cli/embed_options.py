@@ -7,7 +7,7 @@ line of the config file are judged by one rule and answered in one way.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -271,18 +271,32 @@ BY_KEY = {option.key: option for option in OPTIONS}
 
 def with_setting_options(function: Callable[..., None]) -> Callable[..., None]:
     """Return a command function whose `**given` Typer fills with the options above."""
+    own = own_parameters(function)
+    return with_parameters(function, [own[0], *setting_parameters(BY_KEY), *own[1:]])
+
+
+def own_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
+    """Return a command function's parameters without `**given`."""
     signature = inspect.signature(function, eval_str=True)
-    own = [
+    return [
         parameter
         for parameter in signature.parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
-    added = [option.parameter() for option in OPTIONS]
-    everything = [own[0], *added, *own[1:]]
-    vars(function)["__signature__"] = signature.replace(parameters=everything)
-    function.__annotations__ = {
-        parameter.name: parameter.annotation for parameter in everything
-    }
+
+
+def setting_parameters(keys: Iterable[str]) -> list[inspect.Parameter]:
+    """Return the parameters from which Typer makes the options of these settings."""
+    return [BY_KEY[key].parameter() for key in keys]
+
+
+def with_parameters(
+    function: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Return a command function that Typer calls with these parameters."""
+    signature = inspect.signature(function, eval_str=True)
+    vars(function)["__signature__"] = signature.replace(parameters=parameters)
+    function.__annotations__ = {one.name: one.annotation for one in parameters}
     return function
 
 

@@ -1,0 +1,1 @@
+"""How well a bundle is searched: judged queries in, figures of every stage out."""
