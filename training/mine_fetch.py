@@ -87,12 +87,17 @@ class _Links(HTMLParser):
 def source_archives(name: str) -> list[Archive]:
     """The released, unyanked .tar.gz archives of a project, oldest first."""
     address = f"{index_url()}/{name}/"
-    page = _Links()
     with urllib.request.urlopen(address, timeout=180) as answer:  # noqa: S310
-        page.feed(answer.read().decode())
+        return listed(answer.read().decode(), address)
+
+
+def listed(page: str, address: str) -> list[Archive]:
+    """The archives that the index page at an address lists, oldest first."""
+    links = _Links()
+    links.feed(page)
     joined = [
         replace(archive, url=urllib.parse.urljoin(address, archive.url))
-        for archive in page.archives
+        for archive in links.archives
     ]
     return sorted(joined, key=lambda archive: archive.version)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import tarfile
@@ -13,7 +14,7 @@ import pytest
 from training import mine
 from training.mine_api import api_pairs
 from training.mine_docstrings import docstring_pairs
-from training.mine_fetch import Source, entry
+from training.mine_fetch import Source, entry, fetch, listed, read_sources
 from training.mine_notebooks import gallery_page, notebook_page
 from training.mine_other import other_pairs, shell_pairs, workflow_pairs
 from training.mine_packages import Package, from_archive, licence_of
@@ -454,3 +455,47 @@ def test_the_card_tells_packages_licences_and_counts(tmp_path: Path) -> None:
     ]
     lines = (tmp_path / "pools" / "p" / "queries.jsonl").read_text().splitlines()
     assert pool["queries"] == len(lines) == sum(pool["sources"].values())
+
+
+def test_the_index_lists_releases_of_source_archives_oldest_first() -> None:
+    page = """
+    <a href="../../f/orchard-1.10.tar.gz#sha256=aa">orchard-1.10.tar.gz</a>
+    <a href="../../f/orchard-1.9.tar.gz#sha256=bb">orchard-1.9.tar.gz</a>
+    <a href="../../f/orchard-2.0rc1.tar.gz#sha256=cc">orchard-2.0rc1.tar.gz</a>
+    <a href="../../f/orchard-1.11.tar.gz#sha256=dd" data-yanked="">yanked</a>
+    <a href="../../f/orchard-1.10-py3-none-any.whl#sha256=ee">wheel</a>
+    """
+    found = listed(page, "https://index.example/simple/orchard/")
+    assert [(str(a.version), a.sha256) for a in found] == [
+        ("1.9", "bb"),
+        ("1.10", "aa"),
+    ]
+    assert found[0].url == "https://index.example/f/orchard-1.9.tar.gz"
+
+
+def test_an_archive_that_is_there_and_fits_its_pin_is_not_asked_for(
+    tmp_path: Path,
+) -> None:
+    path = archive(tmp_path, "orchard", BSD, {"a.md": MARKDOWN})
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert fetch(Source("orchard", "1.0", sha256, "p"), tmp_path) == path
+
+
+def test_every_package_is_pinned_once_and_in_one_pool() -> None:
+    pins = read_sources()
+    assert len({pin.name for pin in pins}) == len(pins)
+    assert all(len(pin.sha256) == 64 and pin.pool for pin in pins)
+    assert sum(pin.pool.startswith("held-") for pin in pins) >= 2
+
+
+def test_the_data_card_agrees_with_the_pins() -> None:
+    card = json.loads(mine.CARD.read_text())
+    pinned = {pin.pool for pin in read_sources()}
+    assert pinned <= set(card["pools"])
+    names = [
+        package["name"].lower()
+        for pool in card["pools"].values()
+        for package in pool["packages"]
+    ]
+    assert len(names) == len(set(names))
+    assert card["skipped"] == []
