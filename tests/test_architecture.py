@@ -28,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "encoders model_manager workers hardware devices intake",
         "chunking stages export search delivery telemetry verify",
         "batch_runner run testing",
-        "evaluation",
+        "evaluation adaptation",
         "facade cli __init__",
     )
 )
@@ -53,7 +53,7 @@ SHARED = (
 the format of a bundle's files. How a bundle comes about is `export`'s own business."""
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "torch": ("encoders",),
+    "torch": ("encoders", "adaptation.low_rank", "adaptation.training"),
     "transformers": ("encoders",),
     "sentence_transformers": ("encoders",),
     "faiss": ("export.faiss_index",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from .adapt import adapt
 from .chunk import chunk
 from .embed import embed
 from .entry import new_app, register, run
@@ -21,6 +22,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("verify", verify),
     ("evaluate", evaluate),
     ("upload", upload),
+    ("adapt", adapt),
 )
 
 app = new_app("Folders of documentation and code in, search-ready collections out.")

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 
+from ..model_choice import choose_rerank
+from ..retrieval.fusion import FusionConfig
 from ..search import Bundle, Hit, SearchResults, Stage, open_bundle
 from ..search.filters import parse_filters
 from ..search.results import STAGES
@@ -20,9 +22,10 @@ _SNIPPET_CHARACTERS = 160
 _TEXTS_SHOWN = 3
 
 
-def search(
+def search(  # noqa: PLR0913 - each is an option
     bundle: Annotated[Path, typer.Argument(help="Folder of one collection's bundle.")],
     query: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    *,
     top_k: Annotated[
         int, typer.Option("--top-k", metavar="N", help="How many chunks.", min=1)
     ] = 10,
@@ -39,6 +42,24 @@ def search(
         Literal["dense", "sparse", "fused", "reranked", "all"],
         typer.Option(help="Which ranking; 'all' shows them side by side."),
     ] = "all",
+    rerank_model: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank-model",
+            metavar="KEY|DIR",
+            help="Rerank with another model than the bundle's, as `adapt` writes.",
+            show_default="the bundle's",
+        ),
+    ] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(
+            "--fusion",
+            metavar="EXPRESSION",
+            help="Fuse in another way than the bundle's, e.g. rrf(k=60).",
+            show_default="the bundle's",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document, nothing else.")
     ] = False,
@@ -61,7 +82,12 @@ def search(
     asked: tuple[Stage, ...] = STAGES if stage == "all" else (stage,)
     if offline is None:
         offline = decide({})[0]["offline"].value
-    with open_bundle(bundle, offline=offline) as opened:
+    with open_bundle(
+        bundle,
+        offline=offline,
+        fusion=FusionConfig.parse(fusion) if fusion else None,
+        rerank=choose_rerank(rerank_model) if rerank_model else None,
+    ) as opened:
         results = opened.search_stages(
             query,
             needed=() if stage == "all" else asked,

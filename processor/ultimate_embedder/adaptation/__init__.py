@@ -1,0 +1,1 @@
+"""Training of the residual reranker: on mined pools, or on a bundle's own probes."""
