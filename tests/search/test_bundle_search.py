@@ -30,6 +30,7 @@ from processor.ultimate_embedder.errors import (
     UsageError,
 )
 from processor.ultimate_embedder.records import Float32Array
+from processor.ultimate_embedder.retrieval.blend import BlendConfig, blend
 from processor.ultimate_embedder.search import Bundle, Stage, open_bundle
 
 QUERY = "how to filter by payload"
@@ -123,6 +124,29 @@ def test_a_hit_holds_id_text_and_metadata_of_its_row(bundle: Bundle) -> None:
         chunk = chunks[hit.row]
         assert (hit.chunk_id, hit.text) == (chunk.chunk_id, chunk.text)
         assert hit.metadata == chunk.metadata
+
+
+def test_a_search_blends_as_the_manifest_says(make_bundle: MakeBundle) -> None:
+    config = BlendConfig(weight=0.7, bound=2)
+    ran = RAN.model_copy(update={"statistics": {"blend": str(config)}})
+    opened = open_bundle(make_bundle(rerank=ran), FakeEncoders())
+    results = opened.search_stages(QUERY)
+    fused = results.rankings["fused"]
+    words = np.array([shared_words(QUERY, TEXTS[row][1]) for row in fused.rows])
+    expected = blend(fused, words, config)
+    assert np.ptp(words) > 0
+    assert results.rankings["reranked"].rows.tolist() == expected.rows.tolist()
+    assert results.rankings["reranked"].scores.tolist() == expected.scores.tolist()
+
+
+def test_a_blend_of_another_version_is_named_and_not_guessed(
+    make_bundle: MakeBundle,
+) -> None:
+    ran = RAN.model_copy(update={"statistics": {"blend": "blend(by=magic)"}})
+    opened = open_bundle(make_bundle(rerank=ran), FakeEncoders())
+    assert "blend(by=magic)" in opened.search_stages(QUERY).missing["reranked"]
+    with pytest.raises(UsageError, match="by=magic"):
+        opened.search(QUERY, stage="reranked")
 
 
 @pytest.mark.parametrize("stage", ["dense", "sparse", "fused", "reranked"])
