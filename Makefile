@@ -11,7 +11,7 @@ EXTRAS := documents,qdrant,edge,otlp
 OPENSPEC := @fission-ai/openspec@1.13.2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-full test test-all check lint types spec bench clean
+.PHONY: help setup demo demo-full test test-all check lint types spec bench eval clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,7 +58,10 @@ spec: ## validate openspec/
 	npx --yes $(OPENSPEC) validate --all --strict
 
 bench: setup ## compare with the field's libraries, in one run
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	for script in benchmarks/*_speed.py benchmarks/memory_growth.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+eval: setup ## judge the BEIR folders in DATA; further options in EVAL_ARGS
+	$(BIN)/python scripts/evaluate_bundle.py --data "$(DATA)" $(EVAL_ARGS)
 
 clean: ## remove .venv and what make demo wrote
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

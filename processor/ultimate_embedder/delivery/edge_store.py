@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,15 @@ from uuid import UUID
 import orjson
 
 from ..errors import DeliveryError, MissingExtra
-from .layout import CollectionLayout, DenseVector, Point, SparseVectorKind
+from .edge_requests import edge_request
+from .layout import (
+    CollectionLayout,
+    DenseVector,
+    FoundPoint,
+    Point,
+    Request,
+    SparseVectorKind,
+)
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard
@@ -135,6 +143,15 @@ class EdgeStore:
             }
             for record in records
         }
+
+    def query(self, requests: Sequence[Request]) -> list[list[FoundPoint]]:
+        asked = [edge_request(one) for one in requests]
+        with _told(self._where):
+            answers = [self._opened().query(one) for one in asked]
+        return [
+            [FoundPoint(str(p.id), p.score, p.payload) for p in answer]
+            for answer in answers
+        ]
 
     def finish(self) -> None:
         """Build the indexes that are due, then flush."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -10,6 +10,9 @@ COSINE: Final = "Cosine"
 
 Point = Mapping[str, Any]
 """A row of `<c>_qdrant.jsonl`: `id`, `vector` by name, `payload`."""
+
+Request = Mapping[str, Any]
+"""The JSON body of a Qdrant query request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ class SparseVectorKind:
 
     def __str__(self) -> str:
         return "sparse, modifier idf" if self.idf else "sparse, no modifier"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPoint:
+    """One answer of a query; `payload` only where the request asked for it."""
+
+    id: str
+    score: float
+    payload: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,9 @@ class Store(Protocol):
 
     def fetch(self, ids: list[str]) -> dict[str, Point]:
         """Return the points with these ids that exist, in the form of a row."""
+
+    def query(self, requests: Sequence[Request]) -> list[list[FoundPoint]]:
+        """Return for each request the points found, best first."""
 
     def finish(self) -> None:
         """Make what was stored durable and indexed as far as the store leaves that to

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DeliveryError, MissingExtra
-from .layout import CollectionLayout, DenseVector, Point, SparseVectorKind
+from .layout import (
+    CollectionLayout,
+    DenseVector,
+    FoundPoint,
+    Point,
+    Request,
+    SparseVectorKind,
+)
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -171,6 +178,18 @@ class QdrantStore:
             }
             for record in records
         }
+
+    def query(self, requests: Sequence[Request]) -> list[list[FoundPoint]]:
+        from qdrant_client import models
+
+        with _told(self._where):
+            answers = self._client.query_batch_points(
+                self._collection, [models.QueryRequest(**one) for one in requests]
+            )
+        return [
+            [FoundPoint(str(p.id), p.score, p.payload) for p in answer.points]
+            for answer in answers
+        ]
 
     def finish(self) -> None:
         """Nothing to do: each batch was waited for."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..config import RERANK_CANDIDATES, RerankingConfig
 from ..errors import ModelNotAvailable, UsageError
 from ..export.manifest import Manifest
-from ..records import RankedList
+from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.blend import blend
 from ..retrieval.fusion import FusionConfig, fuse
 from .filters import SUBDIR, metadata_mask, subdir_mask
@@ -89,6 +89,11 @@ class Bundle:
     def missing(self) -> Mapping[Stage, str]:
         """Stages that cannot run on this bundle, and why."""
         return dict(self._parts.missing)
+
+    @property
+    def fusion(self) -> FusionConfig:
+        """How rankings are joined: as the manifest names it, or as was asked for."""
+        return self._parts.fusion_of(len(self._parts.fused_legs))
 
     def close(self) -> None:
         """Let go of the models; the memory maps go with the object."""
@@ -195,6 +200,23 @@ class Bundle:
         self._check(text, 1, ("reranked",))
         return self._reranked(text, {"fused": candidates})
 
+    def query_vectors(self, text: str) -> dict[str, Float32Array | SparseVector]:
+        """Return the query's vectors by model key, in the order of the fusion's lists.
+
+        A collection that the bundle was uploaded to has vectors of these names.
+
+        Raises:
+            UsageError: the query is empty.
+            ModelNotAvailable: a model cannot be had.
+        """
+        self._check(text, 1, ())
+        found: dict[str, Float32Array | SparseVector] = {}
+        if "dense" in self._parts.fused_legs and self._parts.primary:
+            found[self._parts.primary] = self._encoders.dense(text)
+        if "sparse" in self._parts.fused_legs and self._parts.fused_sparse:
+            found[self._parts.fused_sparse] = self._encoders.sparse(text)
+        return found
+
     def chunk_ids(self) -> list[str]:
         """Return the chunk ids by row."""
         return [line["chunk_id"] for line in self._parts.ids]
@@ -290,7 +312,7 @@ class Bundle:
             if leg not in rankings:
                 raise ModelNotAvailable(f"Fusion lacks the {leg} ranking.")
         legs = [rankings[leg] for leg in self._parts.fused_legs]
-        return fuse(legs, self._parts.fusion_of(len(legs)), depth)
+        return fuse(legs, self.fusion, depth)
 
     def _reranked(self, text: str, rankings: Mapping[Stage, RankedList]) -> RankedList:
         if "fused" not in rankings:
