@@ -65,7 +65,7 @@ def test_long_chunks_are_embedded_again_by_the_rule_of_the_manifest(
     short = make_store(3)
     store = ListStore(
         [
-            replace(chunk, text=f"{chunk.text} in the river " * 60 * row + "walrus")
+            replace(chunk, text=f"{chunk.text} in the river " * 40 * row + "walrus")
             for row, chunk in enumerate(short)
         ]
     )

@@ -199,7 +199,7 @@ def _limit(asked: int | None, model: ModelConfig, profile_name: str) -> int:
     if asked > model.max_tokens:
         raise UsageError(
             f"--max-tokens {asked} is more than the window of {model.name}, "
-            f"{model.max_tokens}: chunks would be cut off.",
+            f"{model.max_tokens}: chunks would not fit it.",
             cure=f"Use at most {model.max_tokens}, or another --model.",
         )
     if asked < MIN_BUDGET:
