@@ -139,6 +139,17 @@ def test_a_search_blends_as_the_manifest_says(make_bundle: MakeBundle) -> None:
     assert results.rankings["reranked"].scores.tolist() == expected.scores.tolist()
 
 
+def test_a_search_reranks_as_many_candidates_as_the_run_did(
+    make_bundle: MakeBundle,
+) -> None:
+    ran = RAN.model_copy(update={"statistics": {"candidates_per_query": 4}})
+    opened = open_bundle(make_bundle(rerank=ran), FakeEncoders())
+    results = opened.search_stages(QUERY, top_k=3)
+    read = results.rankings["reranked"].rows.tolist()
+    assert sorted(read) == sorted(results.rankings["fused"].rows[:4].tolist())
+    assert len(opened.search_stages(QUERY, top_k=6).rankings["reranked"]) == 6
+
+
 def test_a_blend_of_another_version_is_named_and_not_guessed(
     make_bundle: MakeBundle,
 ) -> None:

@@ -153,7 +153,8 @@ class Bundle:
             if stage in missing:
                 continue
             try:
-                rankings[stage] = self._rank(stage, text, depth, allowed, rankings)
+                deep = read if stage == "reranked" else depth
+                rankings[stage] = self._rank(stage, text, deep, allowed, rankings)
             except ModelNotAvailable as error:
                 if self._is_needed(stage, needed):
                     raise
@@ -285,7 +286,7 @@ class Bundle:
             case "fused":
                 return self._fused(before, depth)
             case "reranked":
-                return self._reranked(text, before)
+                return self._reranked(text, _first(before, depth))
 
     def _dense(
         self, text: str, depth: int, allowed: npt.NDArray[np.bool_] | None
@@ -376,3 +377,10 @@ class Bundle:
 
     def _metadata(self) -> Iterator[Mapping[str, Any]]:
         return (self._payload(row)[1] for row in range(len(self)))
+
+
+def _first(rankings: Mapping[Stage, RankedList], count: int) -> dict[Stage, RankedList]:
+    return {
+        stage: RankedList(ranking.rows[:count], ranking.scores[:count])
+        for stage, ranking in rankings.items()
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import RerankingConfig
+from ..config import RERANK_CANDIDATES, RerankingConfig
 from ..errors import BundleError, UsageError
 from ..export.layout import BundleNames
 from ..export.manifest import Manifest
@@ -31,7 +31,8 @@ _NO_TEXTS = "A reranker reads texts; this bundle holds none (exports without jso
 class Parts:
     """Memory-mapped indexes and files; `missing` says why a stage cannot run.
 
-    `primary` and `fused_sparse` are the keys of the models that are fused.
+    `primary` and `fused_sparse` are the keys of the models that are fused;
+    `candidates` is how many of a fused ranking the reranker reads.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Parts:
     fusion: FusionConfig
     fused_legs: tuple[Stage, ...]
     blend: BlendConfig | None = None
+    candidates: int = RERANK_CANDIDATES
     missing: dict[Stage, str] = field(default_factory=dict)
 
     def fusion_of(self, legs: int) -> FusionConfig:
@@ -81,7 +83,12 @@ class Parts:
             }
             if self.points is None:
                 others["reranked"] = _NO_TEXTS
-            parts = replace(parts, blend=rerank.blend, missing=others)
+            parts = replace(
+                parts,
+                blend=rerank.blend,
+                candidates=rerank.candidates,
+                missing=others,
+            )
         return parts
 
 
@@ -117,6 +124,7 @@ def open_parts(path: Path) -> Parts:
         fusion=_fusion(manifest),
         fused_legs=legs,
         blend=blend,
+        candidates=_candidates(manifest),
         missing=missing,
     )
 
@@ -256,3 +264,10 @@ def _blend(manifest: Manifest, missing: dict[Stage, str]) -> BlendConfig | None:
             f"The manifest blends in a way unknown here: {error.message}"
         )
         return None
+
+
+def _candidates(manifest: Manifest) -> int:
+    """Return how many candidates of a query the run reranked at most."""
+    run = manifest.rerank_run
+    found = isinstance(run, RerankRan) and run.statistics.get("candidates_per_query")
+    return found if type(found) is int and found > 0 else RERANK_CANDIDATES
