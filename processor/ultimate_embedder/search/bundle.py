@@ -147,6 +147,7 @@ class Bundle:
         self._check(text, top_k, needed)
         allowed = self.mask(filters or {})
         depth = min(max(top_k, RERANK_CANDIDATES), max(1, len(self)))
+        read = max(top_k, self._parts.candidates)  # by the reranker
         rankings: dict[Stage, RankedList] = {}
         missing = dict(self._parts.missing)
         for stage in STAGES if rerank else _CHEAP:
