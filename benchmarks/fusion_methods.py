@@ -178,55 +178,87 @@ def _bm25_ranking(
     return RankedList(found.rows, found.scores, 0.0 if len(rows) <= depth else None)
 
 
-def chosen(family: Sequence[str], others: Sequence[JudgedSet]) -> str:
+def chosen(family: Sequence[str], others: Sequence[JudgedSet], large_only: bool) -> str:
     """Return the method with the best mean that harms none of the sets."""
+    large = [one for one in others if one.queries >= MANY_QUERIES]
+    judges = large if large_only and large else others
     harmless = [m for m in family if not any(one.harmed(m) for one in others)]
     return max(
-        harmless or family, key=lambda m: float(np.mean([s.mean(m) for s in others]))
+        harmless or family, key=lambda m: float(np.mean([s.mean(m) for s in judges]))
     )
 
 
-def table(sets: Sequence[JudgedSet]) -> list[list[str]]:
-    """Return the rows of the table: legs, then families with what was chosen."""
-    rows = [["method", *(f"{one.name} ({one.queries})" for one in sets), "mean"]]
-    for leg in LEGS:
-        means = [one.mean(leg) for one in sets]
-        rows.append([leg, *map(_figure, means), _figure(np.mean(means))])
-    better = [one.mean(one.better_leg) for one in sets]
-    rows.append(["the better leg", *map(_figure, better), _figure(np.mean(better))])
+def chosen_table(sets: Sequence[JudgedSet], large_only: bool) -> list[list[str]]:
+    """Return the legs, then each family with what was chosen for each set.
+
+    `large_only`: the means that decide are over the sets with many queries.
+    """
+    better = [one.better_leg for one in sets]
+    rows = [_header(sets)]
+    rows += [_row(leg, sets, [leg] * len(sets)) for leg in LEGS]
+    rows.append(_row("the better leg", sets, better))
     for name, family in FAMILIES.items():
         picks = [
-            chosen(family, [other for other in sets if other is not one] or sets)
+            chosen(family, [x for x in sets if x is not one] or sets, large_only)
             for one in sets
         ]
-        means = [one.mean(pick) for one, pick in zip(sets, picks, strict=True)]
-        rows.append([name, *map(_figure, means), _figure(np.mean(means))])
+        rows.append(_row(name, sets, picks))
+        changes = [one.change(pick) for one, pick in zip(sets, picks, strict=True)]
+        means = [
+            f"{a - b:+.3f}"
+            for a, b in zip(_means(sets, picks), _means(sets, better), strict=True)
+        ]
         rows.append(
-            ["  against the better leg"]
-            + [
-                _change(*one.change(pick))
-                for one, pick in zip(sets, picks, strict=True)
-            ]
-            + [f"{np.mean(means) - np.mean(better):+.3f}"]
+            ["  against the better leg", *(_change(*c) for c in changes), *means]
         )
         if len(family) > 1:
             weights = [pick.partition("weights=")[2].rstrip(")") for pick in picks]
-            rows.append(
-                ["  weights, chosen on the others", *weights, chosen(family, sets)]
-            )
+            rows.append(["  weights, chosen on the others", *weights, "", ""])
     return rows
 
 
-def _figure(value: float) -> str:
-    return f"{value:.3f}"
+def weights_table(sets: Sequence[JudgedSet]) -> list[list[str]]:
+    """Return every method with one weight for all sets; `!`: significantly worse."""
+    rows = [_header(sets)]
+    for method in [method for family in FAMILIES.values() for method in family]:
+        row = _row(method, sets, [method] * len(sets))
+        marks = ["!" if one.harmed(method) else "" for one in sets]
+        rows.append([a + b for a, b in zip(row, ["", *marks, "", ""], strict=True)])
+    return rows
+
+
+def _header(sets: Sequence[JudgedSet]) -> list[str]:
+    names = (f"{one.name} ({one.queries})" for one in sets)
+    return ["method", *names, "mean", f"mean, {MANY_QUERIES}+ queries"]
+
+
+def _row(name: str, sets: Sequence[JudgedSet], picks: Sequence[str]) -> list[str]:
+    figures = [one.mean(pick) for one, pick in zip(sets, picks, strict=True)]
+    return [name, *(f"{value:.3f}" for value in (*figures, *_means(sets, picks)))]
+
+
+def _means(sets: Sequence[JudgedSet], picks: Sequence[str]) -> tuple[float, float]:
+    """Return the mean over all sets, and over those with many queries."""
+    pairs = list(zip(sets, picks, strict=True))
+    large = [one.mean(pick) for one, pick in pairs if one.queries >= MANY_QUERIES]
+    whole = [one.mean(pick) for one, pick in pairs]
+    return float(np.mean(whole)), float(np.mean(large or whole))
 
 
 def _change(difference: float, p: float) -> str:
-    return f"{difference:+.3f} p={p:.2f}"
+    return f"{difference:+.3f} p={p:.3f}"
+
+
+def _print(title: str, rows: Sequence[Sequence[str]]) -> None:
+    print(f"\n{title}\n")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+        if row is rows[0]:
+            print("|" + "---|" * len(row))
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
@@ -238,12 +270,12 @@ def main() -> None:
     for folder in folders:
         sets.append(judge(folder, given.cache, given.long_texts, given.depth))
         print(f"{folder.name}: {sets[-1].queries} queries", flush=True)
-    rows = table(sets)
-    print()
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-        if row is rows[0]:
-            print("|" + "---|" * len(row))
+    _print("Weights with the best mean over the other sets", chosen_table(sets, False))
+    _print(
+        f"Weights with the best mean over the others of {MANY_QUERIES}+ queries",
+        chosen_table(sets, True),
+    )
+    _print("One weight for all; ! significantly worse", weights_table(sets))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,17 @@ def test_toggles_name_the_layer_that_set_them(tmp_path: Path) -> None:
     assert decided == "default: built in, environment: EMBEDDER_RERANK_BATCH_CAP"
 
 
+def test_how_rankings_are_joined_is_shown_with_who_decided_it(tmp_path: Path) -> None:
+    value, decided = header(tmp_path)["fusion"]
+    assert value == "all-miniLM-l6 and BM25 by sum(scale=raw, weights=1:0.016)"
+    assert decided == "default: built in"
+    asked = header(tmp_path, environment={"EMBEDDER_FUSION": "rrf(k=10)"})["fusion"]
+    assert asked[0].endswith("by rrf(k=10)")
+    assert asked[1] == "environment: EMBEDDER_FUSION"
+    off = header(tmp_path, environment={"EMBEDDER_ENABLE_SPARSE": "0"})["fusion"]
+    assert off[0] == "none: BM25 is off"
+
+
 def test_models_device_libraries_and_output_are_shown(tmp_path: Path) -> None:
     rows = header(tmp_path, device="cuda:0,cuda:1", output_dir="out")
     assert rows["dense"][0] == "all-miniLM-l6 (384-d, 256 tokens)"

@@ -25,6 +25,7 @@ def header_sheet(config: PipelineConfig, versions: Mapping[str, str]) -> Sheet:
         ("dense", _dense(config), _by(said, "ensemble_models")),
         ("long texts", _LONG_TEXTS[config.long_texts], _by(said, "long_texts")),
         ("sparse", _sparse(config), _sparse_by(config, said)),
+        ("fusion", _fusion(config), _by(said, "fusion")),
         ("rerank", _rerank(config), _rerank_by(config, said)),
         ("queries", _queries(config), _by(said, "queries", "probes")),
         ("device", _device(config), _by(said, "device", "workers")),
@@ -81,6 +82,12 @@ def _dense(config: PipelineConfig) -> str:
 def _sparse(config: PipelineConfig) -> str:
     names = ", ".join(model.name for model in config.active_sparse)
     return f"on: {names or 'no model'}" if config.enable_sparse else "off"
+
+
+def _fusion(config: PipelineConfig) -> str:
+    if not any(model.kind == "bm25" for model in config.active_sparse):
+        return "none: BM25 is off"
+    return f"{config.primary.name} and BM25 by {config.active_fusion}"
 
 
 def _rerank(config: PipelineConfig) -> str:
