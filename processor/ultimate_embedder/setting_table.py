@@ -148,7 +148,7 @@ def fusion(value: object) -> FusionConfig | None:
     except UsageError as error:
         raise ValueError(
             "allowed: auto, or a method such as rrf(k=60) or "
-            "sum(scale=zscore, weights=0.6:0.4), with weights for the dense model and "
+            "sum(scale=zscore, weights=0.7:0.3), with weights for the dense model and "
             f"BM25. {error.message.rstrip('.')}"
         ) from None
     return config

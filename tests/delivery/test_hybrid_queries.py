@@ -74,7 +74,7 @@ QUERIES = (
 DEFAULT = "sum(scale=raw, weights=1:0.016)"
 FUSIONS = (
     DEFAULT,
-    "sum(scale=zscore, weights=0.6:0.4)",
+    "sum(scale=zscore, weights=0.7:0.3)",
     "sum(scale=minmax, weights=1:0.5)",
     "rrf(k=60)",
     "rrf(k=10, weights=2:2)",

@@ -101,7 +101,7 @@ def test_fused_scores_are_the_weighted_standard_scores_of_the_two_legs(
             stage: (scores[stage] - listed[stage].mean()) / listed[stage].std()
             for stage in STAGES
         }
-        expected = 0.6 * standard["dense"] + 0.4 * standard["sparse"]
+        expected = 0.7 * standard["dense"] + 0.3 * standard["sparse"]
         assert hit.score == pytest.approx(expected, abs=1e-5)
         assert hit.stages["fused"].rank == hit.rank
         assert "reranked" not in hit.stages

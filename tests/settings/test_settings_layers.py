@@ -139,7 +139,7 @@ def test_the_fusion_is_that_of_the_primary_model_unless_one_is_asked_for(
     measured = settled(tmp_path).pipeline.active_fusion
     assert str(measured) == "sum(scale=raw, weights=1:0.016)"
     other = settled(tmp_path, {"ensemble_models": (["bge-m3"], "-")}).pipeline
-    assert str(other.active_fusion) == "sum(scale=zscore, weights=0.6:0.4)"
+    assert str(other.active_fusion) == "sum(scale=zscore, weights=0.7:0.3)"
     asked = {"fusion": ("rrf(k=10)", "--fusion")}
     assert settled(tmp_path, asked).pipeline.active_fusion == FusionConfig(k=10)
     assert origin(settled(tmp_path, asked), "fusion") == (

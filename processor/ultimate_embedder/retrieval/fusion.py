@@ -145,7 +145,7 @@ class FusionConfig:
 
 
 RRF = FusionConfig()
-DEFAULT_FUSION = FusionConfig(method="sum", scale="zscore", weights=(0.6, 0.4))
+DEFAULT_FUSION = FusionConfig(method="sum", scale="zscore", weights=(0.7, 0.3))
 """Dense and BM25 for a dense model whose scores nobody has weighed against BM25's."""
 
 
