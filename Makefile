@@ -63,5 +63,11 @@ bench: setup ## compare with the field's libraries, in one run
 eval: setup ## judge the BEIR folders in DATA; further options in EVAL_ARGS
 	$(BIN)/python scripts/evaluate_bundle.py --data "$(DATA)" $(EVAL_ARGS)
 
+TRAINING ?= residual
+residual: setup ## train the shipped reranker anew from mined pairs (hours; FORCE=1 replaces it)
+	$(BIN)/python -m training.mine_fetch $(TRAINING)/archives
+	$(BIN)/python -m training.mine $(TRAINING)/archives $(TRAINING)/pools
+	$(BIN)/python -m training.train_residual $(TRAINING)/pools $(if $(FORCE),--force)
+
 clean: ## remove .venv and what make demo wrote
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
