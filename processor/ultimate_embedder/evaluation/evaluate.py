@@ -95,7 +95,7 @@ class JudgedCorpora:
     ) -> Iterator[JudgedSet | FailedSet]:
         """Yield each set's figures as they come, with what failed among them."""
         root = self.work_dir / treatment
-        self._write_chunks(treatment, root / "chunked")
+        sizes = self._write_chunks(treatment, root / "chunked")
         config = replace(
             self.config,
             chunked_dir=root / "chunked",
@@ -111,13 +111,15 @@ class JudgedCorpora:
                 )
                 continue
             try:
-                yield self._judge(one.bundle, judged[one.name], one.name, treatment)
+                size = sizes[one.name]
+                yield self._judge(one.bundle, judged[one.name], size, treatment)
             except RunStopped:
                 raise
             except EmbedderError as error:
                 yield FailedSet(name=one.name, treatment=treatment, error=str(error))
 
-    def _write_chunks(self, treatment: Treatment, chunked: Path) -> None:
+    def _write_chunks(self, treatment: Treatment, chunked: Path) -> dict[str, int]:
+        """Write the chunk files; return how many documents each set has."""
         cut = whole
         if treatment == "chunked":
             models = self.parts.models if self.parts else None
@@ -126,11 +128,15 @@ class JudgedCorpora:
                 models or ModelManager(offline=self.config.offline),
                 self.extension,
             ).__call__
+        sizes = {}
         for folder in self.folders:
-            write_chunk_files(chunked / folder.name, cut(folder.documents()))
+            documents = folder.documents()
+            write_chunk_files(chunked / folder.name, cut(documents))
+            sizes[folder.name] = len(documents)
+        return sizes
 
     def _judge(
-        self, bundle: Path, judged: JudgedQueries, name: str, treatment: Treatment
+        self, bundle: Path, judged: JudgedQueries, size: int, treatment: Treatment
     ) -> JudgedSet:
         opened = open_bundle(
             bundle,
@@ -139,13 +145,15 @@ class JudgedCorpora:
             rerank=self.config.active_rerank,  # also where there was no probe to rerank
         )
         with opened:
+            documents = documents_of(opened, judged.judgements)
+            blank = size - len(documents)
+            note = f"Documents without text, left out: {blank:,} of {size:,}."
             return evaluate_bundle(
                 opened,
-                documents_of(opened, judged.judgements),
-                judged,
+                documents,
+                replace(judged, notes=(*judged.notes, *([note] if blank else []))),
                 self.choices,
                 self.emit,
-                name=name,
                 treatment=treatment,
             )
 
@@ -167,10 +175,14 @@ def evaluate_existing(
     """
     judged = judged_queries(read_queries(queries), read_judgements(judgements))
     documents = documents_of(bundle, judged.judgements)
-    name = bundle.manifest.collection
-    done = evaluate_bundle(bundle, documents, judged, choices, emit, name=name)
+    done = evaluate_bundle(bundle, documents, judged, choices, emit)
     keep(done)
-    settings = {"bundle": name, "run_id": bundle.manifest.run_id, **_choices(choices)}
+    settings = {
+        "bundle": bundle.manifest.collection,
+        "run_id": bundle.manifest.run_id,
+        "fusion": str(bundle.fusion),
+        **_choices(choices),
+    }
     return Evaluation(settings=settings, sets=(done.report,))
 
 

@@ -68,13 +68,13 @@ def judged_queries(queries: Sequence[Query], judgements: Judgements) -> JudgedQu
         )
     ids = {query.query_id for query in queries}
     notes = [
-        (len(queries) - len(kept), "queries without a relevant document: left out"),
-        (len(judgements.keys() - ids), "judged queries without a text: left out"),
+        (len(queries) - len(kept), "Queries without a relevant document"),
+        (len(judgements.keys() - ids), "Judged queries without a text"),
     ]
     return JudgedQueries(
         kept,
         {query.query_id: judgements[query.query_id] for query in kept},
-        tuple(f"{count:,} {what}." for count, what in notes if count),
+        tuple(f"{what}, left out: {count:,}." for count, what in notes if count),
     )
 
 
@@ -85,7 +85,6 @@ def evaluate_bundle(
     choices: EvaluationChoices,
     emit: Emit,
     *,
-    name: str,
     treatment: str | None = None,
 ) -> JudgedSet:
     """Return the figures of every stage that the bundle has.
@@ -102,7 +101,7 @@ def evaluate_bundle(
     all_stages = stage_table([whole], choices.seed)
     over_reranked = stage_table([reranked], choices.seed) if reranked else None
     report = SetReport(
-        name=name,
+        name=bundle.manifest.collection,
         treatment=treatment,
         documents=len(documents),
         chunks=len(bundle),
@@ -130,6 +129,6 @@ def _unknown(documents: RowDocuments, judged: JudgedQueries) -> list[str]:
     if not unknown:
         return []
     return [
-        f"{len(unknown):,} of {len(ids):,} judged documents are not in the bundle, "
-        f"e.g. '{min(unknown)}': they count as not found."
+        f"Judged documents that are not in the bundle: {len(unknown):,} of "
+        f"{len(ids):,}, e.g. '{min(unknown)}'. They count as not found."
     ]
