@@ -190,7 +190,8 @@ def test_the_embedded_model_computes_in_training_what_search_computes(
 ) -> None:
     known = replace(embedded(), max_tokens=48)
     base = find_base(known, anew=True)
-    model = moved(base.model(replace(SMALL, rank=4, first_layer=2), dtype="float32"))
+    settings = replace(SMALL, rank=4, first_layer=2)
+    model = moved(base.model(settings, dtype="float32"), size=0.05)
     group = Group("how", "", ("a", "b b"), (1.0, -1.0), (1, 2))
     pairs = [*PAIRS[:3], *group.pairs]
     with torch.no_grad():
