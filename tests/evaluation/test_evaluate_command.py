@@ -19,6 +19,7 @@ from evaluation_parts import (
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.evaluate import evaluate
+from processor.ultimate_embedder.evaluation.evaluate import JudgedCorpora
 
 WIDTH = 80
 
@@ -183,3 +184,20 @@ def test_queries_of_another_set_are_refused(
     bundle, _, _, *qrels = bundle_arguments(place)
     assert run_function(evaluate, [bundle, "--queries", str(queries), *qrels]) == 1
     assert "has a relevant document among the judgements" in capfd.readouterr().err
+
+
+def test_a_stop_says_that_only_a_work_folder_could_be_resumed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(JudgedCorpora, "evaluate", stopped)
+    data = write_beir(tmp_path / "zoo")
+    assert run_function(evaluate, ["--data", str(data)]) == 3
+    assert "With --work-dir DIR the same command" in capfd.readouterr().err
+    work = ["--work-dir", str(tmp_path / "work")]
+    assert run_function(evaluate, ["--data", str(data), *work]) == 3
+    assert "what is finished is kept" in capfd.readouterr().err

@@ -14,7 +14,7 @@ import orjson
 import typer
 
 from ..config import RERANK_CANDIDATES, PipelineConfig
-from ..errors import OutputError, UsageError
+from ..errors import OutputError, RunStopped, UsageError
 from ..evaluation.beir import find_beir_folders
 from ..evaluation.chunk_files import Treatment
 from ..evaluation.evaluate import JudgedCorpora, evaluate_existing
@@ -343,7 +343,14 @@ def _work_folder(given: Path | None) -> Iterator[Path]:
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="ultimate-embedder-") as folder:
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except (KeyboardInterrupt, RunStopped) as error:
+            why = error.message if isinstance(error, RunStopped) else "Stopped."
+            raise RunStopped(
+                f"{why} The temporary work folder is gone.",
+                cure="With --work-dir DIR the same command would go on from here.",
+            ) from error
 
 
 def _show(found: Evaluation, style: Format) -> None:
