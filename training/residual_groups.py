@@ -65,8 +65,8 @@ SELDOM = {
 class GroupChoices:
     """How much of a pool is used, and how many documents a group keeps."""
 
-    queries: int = 900
-    documents: int = 2500
+    queries: int = 650
+    documents: int = 1500
     hard: int = 12
     more: int = 8
     seed: int = 0

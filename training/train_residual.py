@@ -51,6 +51,20 @@ from training.residual_groups import GroupChoices, pool_groups, pool_sha256
 RESIDUAL = "residual-minilm-l6"
 CARD = Path(__file__).with_name("data_card.json")
 HELD = "held-"
+LOOKED_AT = 80
+"""So many lists held out tell when to stop: a look has to be quick."""
+LOOKED_AT_DEEP = 12
+SETTINGS = TrainingConfig(
+    steps=1150,
+    learning_rate=1e-3,
+    warm_up=30,
+    max_tokens=128,
+    queries=5,
+    negatives=5,
+    hard_taken=3,
+    patience=9,
+)
+"""What the shipped weights were trained with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,9 @@ class Recipe:
     work: Path
     output: Path
     card: Path = CARD
-    settings: TrainingConfig = field(default_factory=TrainingConfig)
+    settings: TrainingConfig = SETTINGS
+    names: tuple[str, ...] = ()  # of the pools to take, none: all
+    blend: BlendConfig | None = None  # None: what does best on the lists held out
     choices: GroupChoices = field(default_factory=GroupChoices)
     origin: RerankingConfig = field(default_factory=lambda: rerank_model(RESIDUAL))
     seconds: float | None = None
@@ -89,6 +105,7 @@ def gather(recipe: Recipe, manager: ModelManager, say: Say) -> list[PoolGroups]:
     """
     recipe.work.mkdir(parents=True, exist_ok=True)
     folders = sorted(path.parent for path in recipe.pools.glob("*/queries.jsonl"))
+    folders = [one for one in folders if not recipe.names or one.name in recipe.names]
     if not folders:
         raise InputError(
             f"There is no pool in {recipe.pools}.", cure="Mine the pools first."
@@ -115,7 +132,7 @@ def train(
     model = base.model(recipe.settings, dtype=this_machine().cpu_dtype)
     trainer = Trainer(model, base.encoder(recipe.settings), recipe.settings)
     groups = [one for pool in pools if not _held(pool) for one in pool.groups]
-    looked_at = [one for pool in pools if _held(pool) for one in _halves(pool)[0]]
+    looked_at = _looked_at(pools)
 
     def report(done: Progress) -> None:
         say(
@@ -127,6 +144,8 @@ def train(
     done = trainer.train(groups, looked_at, report=report, seconds=recipe.seconds)
     weights = (*WEIGHTS, round(done.weight, 2))
     bound = recipe.settings.bound
+    if recipe.blend is not None:
+        return trainer, done, recipe.blend
     if not looked_at:
         return trainer, done, BlendConfig(weight=round(done.weight, 2), bound=bound)
     logits = trainer.logits(looked_at)
@@ -215,6 +234,17 @@ def _held(pool: PoolGroups) -> bool:
     return pool.name.startswith(HELD)
 
 
+def _looked_at(pools: Sequence[PoolGroups]) -> list[Group]:
+    """Some lists of the first halves, cut to those whose answer stands near the top."""
+    held = [pool for pool in pools if _held(pool)]
+    return [
+        cut
+        for pool in held
+        for group in _halves(pool)[0][: LOOKED_AT * 3 // 4]
+        if (cut := group.first(LOOKED_AT_DEEP)) is not None
+    ][:LOOKED_AT]
+
+
 def _halves(pool: PoolGroups) -> tuple[list[Group], list[Group]]:
     """A held-out pool's groups: to stop and weigh by, and to judge by."""
     halves: tuple[list[Group], list[Group]] = ([], [])
@@ -229,7 +259,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pools", type=Path)
     parser.add_argument("--work", type=Path, help="for groups (default: beside pools)")
     parser.add_argument("--output", type=Path, default=SHIPPED / RESIDUAL)
-    parser.add_argument("--steps", type=int, default=TrainingConfig().steps)
+    parser.add_argument(
+        "--pools",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        dest="names",
+        help="take these alone",
+    )
+    parser.add_argument(
+        "--blend", type=BlendConfig.parse, help="write this blend, whatever does best"
+    )
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--queries", type=int, default=GroupChoices().queries)
     parser.add_argument(
@@ -241,8 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pools=options.pools,
         work=options.work or options.pools.parent / "groups",
         output=options.output,
-        settings=replace(TrainingConfig(), steps=options.steps, seed=options.seed),
+        settings=replace(SETTINGS, steps=options.steps, seed=options.seed),
         choices=GroupChoices(queries=options.queries, seed=options.seed),
+        names=tuple(options.names),
+        blend=options.blend,
         seconds=options.minutes * 60 if options.minutes else None,
     )
     try:
