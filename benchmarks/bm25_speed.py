@@ -80,6 +80,7 @@ def measure(texts: list[str], turns: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         contenders = {
             "ours, qdrant-word": ours("qdrant-word"),
+            "ours, code": ours("code"),
             "qdrant-edge": edge(),
             "ours, fastembed": ours("fastembed"),
             "fastembed": fastembed(Path(folder)),

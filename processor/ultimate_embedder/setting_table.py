@@ -235,7 +235,11 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="workers", parse=integer(0)),
         Setting(key="jsonl_layout", parse=choice("qdrant", "simple")),
         Setting(key="exports", parse=exports),
-        Setting(key="bm25_profile", parse=choice("qdrant-word", "fastembed")),
+        Setting(
+            key="bm25_profile",
+            parse=choice("qdrant-word", "fastembed", "code"),
+            variable="EMBEDDER_BM25_PROFILE",
+        ),
         Setting(
             key="long_texts",
             parse=choice("windows", "cut"),

@@ -102,6 +102,13 @@ def test_every_setting_has_exactly_one_provenance_entry(tmp_path: Path) -> None:
     assert keys == list(SETTINGS)
 
 
+def test_the_bm25_profile_comes_from_any_layer(tmp_path: Path) -> None:
+    write(tmp_path, "ultimate-embedder.toml", 'bm25_profile = "fastembed"\n')
+    assert settled(tmp_path).pipeline.bm25_profile == "fastembed"
+    environment = {"EMBEDDER_BM25_PROFILE": "code"}
+    assert settled(tmp_path, environment=environment).pipeline.bm25_profile == "code"
+
+
 def test_the_five_variables_of_the_contract_are_read(tmp_path: Path) -> None:
     pipeline = settled(
         tmp_path,
@@ -174,6 +181,7 @@ def test_reading_dotenv_leaves_the_environment_alone(tmp_path: Path) -> None:
         ("EMBEDDER_RERANK_BATCH_CAP", "many", "whole number"),
         ("EMBEDDER_PROFILE", "kagle", "kaggle-t4x2"),
         ("EMBEDDER_SPARSE_MODELS", "qdrant-bm52", "qdrant-bm25"),
+        ("EMBEDDER_BM25_PROFILE", "klingon", "code"),
         ("EMBEDDER_FUSION", "mean()", "rrf(k=60)"),
         ("EMBEDDER_FUSION", "sum(weights=1:2:3)", "dense model and BM25"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere", "http"),
@@ -370,7 +378,7 @@ def test_a_jupyter_kernel_is_recognised_by_its_variable() -> None:
 
 def test_the_example_of_dotenv_shows_the_defaults(tmp_path: Path) -> None:
     example = Path(__file__).resolve().parents[2] / ".env.example"
-    lines = re.findall(r"(?m)^#([A-Z_]+=.*)$", example.read_text(encoding="utf-8"))
+    lines = re.findall(r"(?m)^#([A-Z0-9_]+=.*)$", example.read_text(encoding="utf-8"))
     write(tmp_path, ".env", "\n".join(lines))
     settings = settled(tmp_path)
     assert settings.notes == ()

@@ -42,6 +42,7 @@ def _attention() -> SparseEncoder:
 
 ENCODERS: dict[str, SparseEncoder] = {
     "bm25-qdrant-word": Bm25Encoder("qdrant-word", name="a"),
+    "bm25-code": Bm25Encoder("code", name="a"),
     "bm25-fastembed": Bm25Encoder("fastembed", name="b"),
     "attention": _attention(),
 }

@@ -402,6 +402,7 @@ def test_query_encoders_open_from_the_record_alone() -> None:
     for profile, ids in (
         ("qdrant-word", {token_id("foo"), token_id("bar")}),
         ("fastembed", {token_id("foo_bar")}),
+        ("code", {token_id("foo"), token_id("bar"), token_id("foobar")}),
     ):
         encoder = query_encoder(_run(statistics={"kind": "bm25", "profile": profile}))
         assert encoder.name == "key"

@@ -81,7 +81,7 @@ def test_lone_surrogates_separate_words() -> None:
 
 
 def test_an_unknown_profile_is_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(UsageError, match=r"klingon.*qdrant-word, fastembed"):
+    with pytest.raises(UsageError, match=r"klingon.*qdrant-word, fastembed, code"):
         word_profile("klingon")
 
 

@@ -171,7 +171,10 @@ _MODELS_STAGES = (
         "rerank_timeout", "Longest time for the stage.", "SECONDS", "no limit"
     ),
     SettingOption(
-        "bm25_profile", "How BM25 cuts words.", "qdrant-word|fastembed", "qdrant-word"
+        "bm25_profile",
+        "How BM25 cuts words; 'code' also takes names in code apart.",
+        "qdrant-word|fastembed|code",
+        "qdrant-word",
     ),
     SettingOption(
         "long_texts",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 import numpy as np
@@ -72,7 +72,7 @@ class _RunMemo(dict[str, int]):
         else:
             token = tokens[0] if tokens else _DROPPED
         self[run] = token
-        self._bytes += _ENTRY_BYTES + 2 * len(run)
+        self._bytes += _ENTRY_BYTES * max(1, len(tokens)) + 2 * len(run)
         return token
 
     def _token(self, stem: str) -> int:
@@ -102,8 +102,8 @@ class TermCounter:
     alone: so fastembed, and Qdrant's engine half of the time.
     """
 
-    def __init__(self, profile: str = QDRANT_WORD) -> None:
-        self.profile = word_profile(profile)
+    def __init__(self, profile: str | WordProfile = QDRANT_WORD) -> None:
+        self.profile = word_profile(profile) if isinstance(profile, str) else profile
         self._memo = _RunMemo(self.profile)
 
     def count(self, texts: Sequence[str]) -> TermCounts:
@@ -147,11 +147,20 @@ class TermCounter:
     def _spread(
         self, rows: Int64Array, tokens: Int64Array
     ) -> tuple[Int64Array, Int64Array]:
-        """Replace each run of several stems by its stems."""
-        several = self._memo.several
-        lists = [several[-2 - t] if t < _DROPPED else [t] for t in tokens.tolist()]
-        spread = np.array([token for some in lists for token in some], dtype=np.int64)
-        return np.repeat(rows, [len(some) for some in lists]), spread
+        """Replace each run of several stems by its stems, in place."""
+        at = np.flatnonzero(tokens < _DROPPED)
+        kinds, kind_of = np.unique(-2 - tokens[at], return_inverse=True)
+        lists = [self._memo.several[kind] for kind in kinds.tolist()]
+        sizes = np.array([len(some) for some in lists], dtype=np.int64)
+        flat = np.array(list(chain.from_iterable(lists)), dtype=np.int64)
+        counts = np.ones(len(tokens), dtype=np.int64)
+        counts[at] = sizes[kind_of]
+        first = np.cumsum(counts) - counts  # where each run's stems begin
+        begin = (np.cumsum(sizes) - sizes)[kind_of]  # and in `flat`
+        spread = np.repeat(tokens, counts)
+        places = np.flatnonzero(spread < _DROPPED)
+        spread[places] = flat[places + np.repeat(begin - first[at], counts[at])]
+        return np.repeat(rows, counts), spread
 
     def _settle_collisions(
         self,
@@ -205,7 +214,7 @@ class Bm25Encoder:
 
     def __init__(
         self,
-        profile: str = QDRANT_WORD,
+        profile: str | WordProfile = QDRANT_WORD,
         *,
         average_length: float = LIBRARY_AVERAGE_LENGTH,
         k: float = K,

@@ -18,10 +18,12 @@ import mmh3
 from py_rust_stemmers import SnowballStemmer
 
 from ..errors import UsageError
+from .identifiers import IdentifierRules
 from .word_characters import newer_small_letters, word_ranges
 
 QDRANT_WORD: Final = "qdrant-word"
 FASTEMBED: Final = "fastembed"
+CODE: Final = "code"
 
 RULES_REVISION: Final = 1
 """Raised when a profile gives other words: stored vectors are then made anew."""
@@ -85,25 +87,48 @@ def _character_class(ranges: list[tuple[int, int]]) -> str:
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
 
 
-def _qdrant_word() -> WordProfile:
-    """Cut at every character that is not alphanumeric, as Qdrant's server does.
+@dataclass(frozen=True, slots=True)
+class _Alphanumerics:
+    """What is a word character to Qdrant's server, and its small letter.
 
-    Python's `re` is slow on classes beyond the basic plane: runs take all of the
-    other planes, and the few runs that hold such characters are cut exactly later.
+    Python's `re` is slow on classes beyond the basic plane: `basic` takes all of the
+    other planes, and the few runs that hold such characters are cut by `exact` later.
     """
+
+    basic: re.Pattern[str]
+    exact: re.Pattern[str]
+    small_letters: Mapping[int, int]
+
+    def pieces(self, run: str) -> list[str]:
+        """Return a run of `basic` characters without what does not belong there."""
+        if run.isascii() or max(run) < "\U00010000":
+            return [run]
+        return self.exact.findall(run)
+
+    def lower(self, piece: str) -> str:
+        lowered = piece.lower()
+        return lowered if piece.isascii() else lowered.translate(self.small_letters)
+
+
+def _alphanumerics(more: str = "") -> _Alphanumerics:
+    """Return the characters, and those of `more` with them."""
     ranges = word_ranges()
     basic = [pair for pair in ranges if pair[1] < 0x10000]
-    runs = re.compile(f"[{_character_class([*basic, (0x10000, 0x10FFFF)])}]+")
-    exact = re.compile(f"[{_character_class(ranges)}]+")
-    small_letters = newer_small_letters()
+    return _Alphanumerics(
+        basic=re.compile(f"[{_character_class([*basic, (0x10000, 0x10FFFF)])}{more}]+"),
+        exact=re.compile(f"[{_character_class(ranges)}{more}]+"),
+        small_letters=newer_small_letters(),
+    )
+
+
+def _qdrant_word() -> WordProfile:
+    """Cut at every character that is not alphanumeric, as Qdrant's server does."""
+    characters = _alphanumerics()
 
     def words(run: str) -> list[str]:
-        if run.isascii():
-            return [run.lower()]
-        pieces = exact.findall(run) if max(run) >= "\U00010000" else [run]
-        return [piece.lower().translate(small_letters) for piece in pieces]
+        return [characters.lower(piece) for piece in characters.pieces(run)]
 
-    return WordProfile(QDRANT_WORD, runs.findall, words, longest=None)
+    return WordProfile(QDRANT_WORD, characters.basic.findall, words, longest=None)
 
 
 def _fastembed() -> WordProfile:
@@ -120,8 +145,33 @@ def _fastembed() -> WordProfile:
     return WordProfile(FASTEMBED, runs.findall, words, longest=40)
 
 
+def code_profile(rules: IdentifierRules) -> WordProfile:
+    """Return the profile `code` by the given rules.
+
+    A run is an identifier: alphanumeric characters and underscores. With the rules as
+    they stand its words are those of `qdrant-word` and more.
+    """
+    characters = _alphanumerics("_")
+
+    def words(run: str) -> list[str]:
+        return [
+            word
+            for identifier in characters.pieces(run)
+            for word in rules.words(
+                [segment for segment in identifier.split("_") if segment],
+                characters.lower,
+            )
+        ]
+
+    return WordProfile(CODE, characters.basic.findall, words, longest=None)
+
+
 _MAKERS: Mapping[str, Callable[[], WordProfile]] = MappingProxyType(
-    {QDRANT_WORD: _qdrant_word, FASTEMBED: _fastembed}
+    {
+        QDRANT_WORD: _qdrant_word,
+        FASTEMBED: _fastembed,
+        CODE: lambda: code_profile(IdentifierRules()),
+    }
 )
 
 
