@@ -16,7 +16,7 @@ from processor.ultimate_embedder.adaptation.judging import Comparison
 from processor.ultimate_embedder.adaptation.report import AdaptReport
 from processor.ultimate_embedder.cli.app import app
 from processor.ultimate_embedder.cli.entry import run
-from processor.ultimate_embedder.retrieval.quality import Estimate
+from processor.ultimate_embedder.retrieval.significance import Estimate
 
 BEFORE, AFTER = (Estimate(value=v, low=v - 0.1, high=v + 0.1) for v in (0.5, 0.6))
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ..records import RankedList
 from ..retrieval.fusion import FusionConfig, fuse
-from ..retrieval.quality import Estimate
 from ..retrieval.ranking import Float64Array, rank_of
+from ..retrieval.significance import Estimate
 from .judging import Comparison, compare, estimate, ndcg
 
 FACTORS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 8.0)

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ..evaluation.significance import estimates, paired_test
 from ..records import Float32Array
 from ..retrieval.blend import BlendConfig
-from ..retrieval.quality import Estimate
 from ..retrieval.ranking import Float64Array
+from ..retrieval.significance import Estimate, estimates, paired_test
 from .groups import Group
 
 CUTOFF = 10

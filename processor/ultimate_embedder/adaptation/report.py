@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ..retrieval.quality import Estimate
+from ..retrieval.significance import Estimate
 from .fusion_advice import FusionAdvice
 from .judging import Comparison
 

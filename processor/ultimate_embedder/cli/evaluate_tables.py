@@ -14,8 +14,7 @@ from ..evaluation.report import (
     StageFigures,
     StageTable,
 )
-from ..evaluation.significance import ALPHA
-from ..retrieval.quality import Estimate
+from ..retrieval.significance import ALPHA, Estimate
 from ..search.results import FUSED, RERANKED
 from .output import Sheet, count
 

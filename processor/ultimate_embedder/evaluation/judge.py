@@ -8,12 +8,12 @@ from itertools import combinations
 
 import numpy as np
 
+from ..retrieval.significance import estimates, paired_test
 from ..search.results import RERANKED
 from .documents import DocumentRanking
 from .judgements import Judgements
 from .measures import MEASURES, PRIMARY, Float64Array, measure
 from .report import Comparison, StageFigures, StageTable
-from .significance import estimates, paired_test
 
 _PRIMARY = MEASURES.index(PRIMARY)
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..retrieval.quality import Estimate
+from ..retrieval.significance import ALPHA, Estimate
 from .measures import PRIMARY
-from .significance import ALPHA
 
 
 class Record(BaseModel):

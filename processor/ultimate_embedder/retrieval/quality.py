@@ -14,24 +14,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from .probes import PROBES
-
-BOOTSTRAP_SAMPLES = 2000
-CONFIDENCE = 0.95
+from .significance import BOOTSTRAP_SAMPLES, CONFIDENCE, Estimate
 
 _Ranks = npt.NDArray[np.float64]
-
-
-class Estimate(BaseModel):
-    """A mean with its 95 % bootstrap interval (percentiles, Efron 1979)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 class ProbeFigures(BaseModel):

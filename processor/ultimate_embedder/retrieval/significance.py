@@ -14,15 +14,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from ..retrieval.quality import BOOTSTRAP_SAMPLES, CONFIDENCE, Estimate
-from .measures import Float64Array
+from .ranking import Float64Array
 
+BOOTSTRAP_SAMPLES = 2000
+CONFIDENCE = 0.95
 DRAWS = 10_000
 ALPHA = 0.05
 
 _BLOCK = 500  # draws at a time, so that the signs of many queries stay in memory
 _ROUNDING = 1e-12  # sums in another order differ by less
+
+
+class Estimate(BaseModel):
+    """A mean with its 95 % bootstrap interval (percentiles, Efron 1979)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +98,31 @@ def paired_test(
         tossed = 1.0 - 2.0 * generator.integers(0, 2, shape, dtype=np.int8)
         extreme += int(np.count_nonzero(np.abs(tossed @ weighted) >= seen))
     return PValue((1 + extreme) / (1 + draws), exact=False)
+
+
+def paired_randomisation(
+    a: Sequence[float], b: Sequence[float], *, draws: int = DRAWS, seed: int = 0
+) -> float:
+    """Return the two-sided p of the mean of `a - b`, figures of the same queries.
+
+    Raises:
+        ValueError: there is no query, or their numbers differ.
+    """
+    return paired_test([_differences(a, b)], draws=draws, seed=seed).value
+
+
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, seed: int) -> Estimate:
+    """Return the mean of `a - b` with its 95 % interval, figures of the same queries.
+
+    Raises:
+        ValueError: there is no query, or their numbers differ.
+    """
+    (found,) = estimates([_differences(a, b)[:, None]], seed)
+    return found
+
+
+def _differences(a: Sequence[float], b: Sequence[float]) -> Float64Array:
+    if not len(a) or len(a) != len(b):
+        raise ValueError(f"cannot pair {len(a)} figures with {len(b)}")
+    differences: Float64Array = np.subtract(a, b, dtype=np.float64)
+    return differences

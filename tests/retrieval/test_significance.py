@@ -10,8 +10,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.ultimate_embedder.evaluation.measures import Float64Array
-from processor.ultimate_embedder.evaluation.significance import estimates, paired_test
+from processor.ultimate_embedder.retrieval.ranking import Float64Array
+from processor.ultimate_embedder.retrieval.significance import (
+    estimates,
+    paired_bootstrap,
+    paired_randomisation,
+    paired_test,
+)
 
 tenths = st.integers(-10, 10).map(lambda number: number / 10)
 
@@ -86,3 +91,42 @@ def test_an_interval_holds_the_mean_and_agrees_with_scipy() -> None:
 def test_a_mean_over_sets_gives_each_set_the_same_weight() -> None:
     (found,) = estimates([np.zeros((90, 1)), np.ones((10, 1))])
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(tenths, tenths), min_size=1, max_size=9))
+def test_figures_of_the_same_queries_are_compared_in_pairs(
+    pairs: list[tuple[float, float]],
+) -> None:
+    one, other = ([pair[side] for pair in pairs] for side in (0, 1))
+    found = paired_randomisation(one, other)
+    assert found == pytest.approx(enumerated([np.array(one) - np.array(other)]))
+    assert found == paired_randomisation(other, one)
+
+
+def test_the_interval_of_a_difference_is_that_of_paired_draws_in_scipy() -> None:
+    generator = np.random.default_rng(4)
+    one = generator.random(200)
+    other = one + generator.normal(0.05, 0.1, 200)
+    theirs = scipy.stats.bootstrap(
+        (one, other),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=4000,
+        rng=7,
+    ).confidence_interval
+    found = paired_bootstrap(list(one), list(other), seed=2)
+    assert found.value == pytest.approx(np.mean(one - other))
+    assert (found.low, found.high) == pytest.approx(tuple(theirs), abs=0.002)
+    assert found == paired_bootstrap(list(one), list(other), seed=2)
+
+
+@pytest.mark.parametrize(("one", "other"), [([], []), ([0.1], [0.1, 0.2])])
+def test_figures_that_do_not_pair_are_refused(
+    one: list[float], other: list[float]
+) -> None:
+    with pytest.raises(ValueError, match="cannot pair"):
+        paired_randomisation(one, other)
+    with pytest.raises(ValueError, match="cannot pair"):
+        paired_bootstrap(one, other, seed=0)
