@@ -134,8 +134,9 @@ RERANKING_MODELS: Mapping[str, RerankingConfig] = _registry(
         name="residual-minilm-l6",
         hf_model_id=_MINILM,
         max_tokens=256,
+        candidates=50,  # the blend was chosen over so many
         licence="Apache-2.0",
-        blend=BlendConfig(weight=0.5, bound=3),
+        blend=BlendConfig(weight=0.15, bound=4),
         package=_MINILM_PACKAGE,
         weights_sha256=_MINILM_SHA256,
         difference="residual-minilm-l6",
