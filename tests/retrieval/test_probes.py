@@ -22,6 +22,8 @@ from processor.ultimate_embedder.retrieval.quality import (
 from processor.ultimate_embedder.retrieval.questions import find_question
 
 BODY = "An index of this kind keeps the points of a segment in memory and on disk."
+HAN = "\u8be5\u7d22\u5f15\u5c06\u6bb5\u4e2d\u7684\u70b9\u4fdd\u5b58" * 4
+"""Chinese: this index keeps the points of a segment."""
 
 
 def chunk(text: str, name: str = "a.md", index: int = 0, **metadata: object) -> Chunk:
@@ -94,6 +96,94 @@ ASKING = [
         "Reads postings from disk lazily",
         f"''''''\nTEXT = '{BODY}'",
     ),
+    (
+        "a heading without spaces",
+        chunk("## \u8f7d\u8377\u7d22\u5f15\u914d\u7f6e\n\n" + HAN),
+        "\u8f7d\u8377\u7d22\u5f15\u914d\u7f6e",
+        HAN,
+    ),
+    (
+        "a heading in two scripts",
+        chunk("## HNSW \u7d22\u5f15\u914d\u7f6e\n\n" + HAN),
+        "HNSW \u7d22\u5f15\u914d\u7f6e",
+        HAN,
+    ),
+    (
+        "a question",
+        chunk(f"## How do I search without a vector?\n\n{BODY}"),
+        "How do I search without a vector?",
+        BODY,
+    ),
+    (
+        "a title in front matter",
+        chunk(f"---\ntitle: 'How payload indexes work'\nid: 3\n---\n{BODY}"),
+        "How payload indexes work",
+        f"---\n\nid: 3\n---\n{BODY}",
+    ),
+    (
+        "a title in the metadata",
+        chunk(BODY, title="How payload indexes work"),
+        "How payload indexes work",
+        BODY,
+    ),
+    (
+        "a title that the text repeats",
+        chunk(
+            f"How payload indexes work. {BODY}\n\n**How payload indexes work**\n",
+            title="How payload indexes work",
+        ),
+        "How payload indexes work",
+        f". {BODY}",
+    ),
+    (
+        "a JSDoc comment",
+        chunk(
+            "/**\n * Select the {@link Row best} rows of\n * a list. Ties stand.\n"
+            " * @param k number\n */\nexport function top(scores, k) {\n"
+            "  return order(scores).slice(0, k); // the first k of them\n}",
+            "a.ts",
+        ),
+        "Select the Row best rows of a list.",
+        "/**\n *  Ties stand.\n * @param k number\n */\n"
+        "export function top(scores, k) {\n"
+        "  return order(scores).slice(0, k); // the first k of them\n}",
+    ),
+    (
+        "a Rust comment",
+        chunk(
+            "#[inline]\n/// Selects the best rows of a list\n///\n/// # Examples\n"
+            "pub fn top(scores: &[f32], k: usize) -> Vec<usize> { order(scores) }",
+            "m",
+            language="rust",
+        ),
+        "Selects the best rows of a list",
+        "#[inline]\n/// \n///\n/// # Examples\n"
+        "pub fn top(scores: &[f32], k: usize) -> Vec<usize> { order(scores) }",
+    ),
+    (
+        "a C# summary",
+        chunk(
+            "/// <summary>\n/// Selects the best rows.\n/// </summary>\n"
+            "public int[] Top(float[] scores, int k) { return Order(scores, k); }",
+            "a.cs",
+        ),
+        "Selects the best rows.",
+        "/// <summary>\n/// \n/// </summary>\n"
+        "public int[] Top(float[] scores, int k) { return Order(scores, k); }",
+    ),
+    (
+        "a Go comment, which begins with the name",
+        chunk(
+            "// Copyright 2020 The Authors.\n\n// TopRows selects the best rows of a\n"
+            "// list. Ties stand by row.\nfunc (l *List) TopRows(k int) []int {\n"
+            "\treturn l.order(k) // a slice of at most k rows\n}",
+            "a.go",
+        ),
+        "selects the best rows of a list.",
+        "// Copyright 2020 The Authors.\n\n//  Ties stand by row.\n"
+        "func (l *List) TopRows(k int) []int {\n"
+        "\treturn l.order(k) // a slice of at most k rows\n}",
+    ),
 ]
 
 
@@ -105,9 +195,8 @@ ASKING = [
 def test_a_heading_or_docstring_asks_and_is_taken_out(
     asking: Chunk, question: str, masked: str
 ) -> None:
-    found = find_question(asking)
-    assert found is not None
-    assert (found.text, found.masked_text) == (question, masked)
+    (probe,) = draw_probes([asking], 10)
+    assert (probe.query.text, probe.masked_text) == (question, masked)
 
 
 SILENT = {
@@ -123,12 +212,47 @@ SILENT = {
     ),
     "a docstring outside Python": chunk(f'"""Select the best rows."""\n{BODY}'),
     "a comment in Python": chunk(f"x = 1\n# ------\n# {BODY}", "a.py"),
+    "a comment above code": chunk(f"# keeps the cache warm\nTEXT = '{BODY}'", "a.py"),
+    "a preprocessor's line": chunk(f"# define HAVE_A_CACHE yes\n// {BODY}", "a.c"),
+    "a heading of words that fit any text": chunk(f"# How does it work?\n{BODY}"),
+    "a contraction counted once": chunk(f"# What\u2019s new?\n{BODY}"),
+    "a title of one of several chunks": chunk(BODY, title="How payload indexes work"),
+    "four characters": chunk("# \u5b89\u88c5\u6307\u5357\n" + HAN),
+    "a path": chunk(f"# guides/payload/indexes.md\n{BODY}"),
+    "a licence": chunk(f"/** Copyright 2020 The Authors. */\nint f() // {BODY}", "a.c"),
+    "a comment that nothing follows": chunk("/** Select the best rows. */", "a.ts"),
 }
+
+
+KINDS = {
+    "a Markdown heading": "heading",
+    "an underlined heading": "heading",
+    "a question": "question",
+    "a docstring": "docstring",
+    "a Go comment, which begins with the name": "docstring",
+    "a title in front matter": "title",
+    "a title in the metadata": "title",
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
+def test_a_probe_tells_what_asked(name: str, kind: str) -> None:
+    (asking,) = [case[1] for case in ASKING if case[0] == name]
+    assert [probe.kind for probe in draw_probes([asking], 1)] == [kind]
+
+
+def test_a_title_asks_for_its_file_only_where_that_is_one_chunk() -> None:
+    titles = [("a.md", "one"), ("b.md", "two"), ("b.md", "two"), ("c.md", "three")]
+    chunks = [
+        chunk(f"{BODY} {i}", name, title=f"How payload index {number} works")
+        for i, (name, number) in enumerate(titles)
+    ]
+    assert sorted(probe.row for probe in draw_probes(chunks, 10)) == [0, 3]
 
 
 @pytest.mark.parametrize("silent", SILENT.values(), ids=SILENT.keys())
 def test_what_is_generic_short_or_no_heading_asks_nothing(silent: Chunk) -> None:
-    assert find_question(silent) is None
+    assert draw_probes([silent, chunk(BODY, silent.filename)], 10) == []
 
 
 def corpus(size: int) -> list[Chunk]:
@@ -188,9 +312,11 @@ def test_a_question_asked_by_several_chunks_is_left_out() -> None:
 
 
 def test_a_hostile_text_is_looked_at_in_little_time() -> None:
-    for text in ("def f" + ":#" * 400_000, "# " * 400_000, "=" * 800_000 + "\n"):
-        find_question(chunk(text, "a.py"))
-        find_question(chunk(text, "a.md"))
+    hostile = ["def f" + ":#" * 400_000, "# " * 400_000, "=" * 800_000 + "\n"]
+    hostile += ["/*!" * 270_000, "/// a\n" * 130_000, "word " * 160_000]
+    for text in hostile:
+        for name in ("a.py", "a.md", "a.go", "a.ts"):
+            find_question(chunk(text, name))
 
 
 ranks_given = st.lists(

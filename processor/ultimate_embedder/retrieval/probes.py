@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..records import Chunk, Query
-from .questions import find_question, same_question
+from .masking import without_question
+from .questions import Kind, find_question
+from .wording import units, word_count
 
 PROBES = 200
 RERANK_PROBES = 32
+MIN_ANSWER_WORDS = 10
 
 _SPARE = 4  # how many times the wanted number is held, some turn out asked twice
+_COUNTED = 2_000  # characters: enough to see that an answer is long enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Probe:
     query: Query
     row: int
     masked_text: str
+    kind: Kind
 
 
 def draw_probes(
@@ -40,26 +45,49 @@ def draw_probes(
     kept: dict[int, Probe | None] = {}  # by place; None: asked by several chunks
     places: list[int] = []  # negated: the heap's top is the last place held
     capacity = max(1, _SPARE * max(count, PROBES))
-    for row, chunk in enumerate(chunks):
-        question = find_question(chunk)
+    for row, (chunk, alone) in enumerate(_with_company(chunks)):
+        question = find_question(chunk, alone=alone)
         if question is None:
             continue
-        place = _place(same_question(question.text), seed)
+        place = _place(_same(question.text), seed)
+        if len(places) == capacity and place > -places[0]:
+            continue
+        masked = without_question(chunk.text, question.text, question.span)
+        if word_count(masked[:_COUNTED]) < MIN_ANSWER_WORDS:
+            continue
         if place in kept:
             kept[place] = None
             continue
-        if len(places) == capacity and place > -places[0]:
-            continue
-        kept[place] = Probe(
-            query=Query(f"probe-{place:016x}", question.text, (row,)),
-            row=row,
-            masked_text=question.masked_text,
-        )
+        query = Query(f"probe-{place:016x}", question.text, (row,))
+        kept[place] = Probe(query, row, masked, question.kind)
         heapq.heappush(places, -place)
         if len(places) > capacity:
             del kept[-heapq.heappop(places)]
     drawn = [kept[place] for place in sorted(kept)]
     return [probe for probe in drawn if probe is not None][:count]
+
+
+def _with_company(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, bool]]:
+    """Yield each chunk, and whether no chunk beside it is of the same file."""
+    held: Chunk | None = None
+    alone = True
+    for chunk in chunks:
+        if held is not None:
+            beside = _file(held) == _file(chunk)
+            yield held, alone and not beside
+            alone = not beside
+        held = chunk
+    if held is not None:
+        yield held, alone
+
+
+def _file(chunk: Chunk) -> tuple[str, str]:
+    return chunk.source_subdir, chunk.filename
+
+
+def _same(question: str) -> str:
+    """Return a form that is equal for questions which differ in case or signs only."""
+    return " ".join(unit.text for unit in units(question))
 
 
 def _place(question: str, seed: int) -> int:

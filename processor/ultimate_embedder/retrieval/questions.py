@@ -1,43 +1,35 @@
-"""The question a chunk answers, found by rule, with the chunk's text without it.
+"""The question a chunk answers, found by rule.
 
-A heading at the start of a chunk asks what the section below it answers; the first
-sentence of a Python docstring asks for the code it describes. What serves as the
-question is taken out of the text, or finding it again would prove nothing.
+A heading at the start of a chunk asks what the section below it answers, and so does
+the title of a text that is a single chunk; the first sentence of a documentation
+comment asks for the code it describes. What serves as the question is taken out of the
+text it is matched against, see `masking`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from ..records import Chunk
+from .doc_comments import LOOKED_AT, first_sentence, is_code
+from .wording import spaced_words, unspaced_characters, word_count
 
 MIN_QUESTION_WORDS = 3
 MAX_QUESTION_CHARACTERS = 200
-MIN_ANSWER_WORDS = 10
+TITLE_FIELDS = ("title", "document_title", "page_title")
+"""Fields of the metadata that name a whole text."""
 
-_LOOKED_AT = 8_000  # characters: a question stands at the start, patterns stay cheap
+Kind = Literal["heading", "question", "docstring", "title"]
+"""Where a question was taken from: `question` is a heading that ends in `?`."""
 
-_WORD = re.compile(r"[^\W\d_]\w*")
-_FIRST_LINE = re.compile(r"\s*^(?P<line>[^\n]*\S[^\n]*)$", re.MULTILINE)
-_ATX = re.compile(r"\s*^(#{1,6}[ \t]+)(?P<title>[^\n]+?)[ \t]*#*[ \t]*$", re.MULTILINE)
-_UNDERLINED = re.compile(
-    r"\s*^(?:(?P<over>([^\w\s])\2{2,})[ \t]*\n)?"
-    r"[ \t]*(?P<title>[^\n]*\w[^\n]*?)[ \t]*\n"
-    r"(?P<under>([=\-~^\"'`#*+.:_])\5{2,})[ \t]*(?:\n|\Z)",
-    re.MULTILINE,
-)
-_DOCSTRING = re.compile(
-    r"(?:\A\s*|^[ \t]*(?:async[ \t]+def|def|class)\b[^\n]*"
-    r"(?:\n[^\n]*){0,40}?:[ \t]*(?:#[^\n]*)?\n[ \t]*)"
-    r"[rRuU]?(?P<quote>\"{3}|'{3})(?P<body>.*?)(?:(?P=quote)|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
-_PARAGRAPH_END = re.compile(
-    r"\n[ \t]*(?:\n|(?:Args|Arguments|Parameters|Returns|Raises|Yields|Examples?)"
-    r":?[ \t]*\n)"
-)
-_SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\b\w)[.?!](?=\s|\Z)")
+_ATX = re.compile(r"(#{1,6}[ \t]+)(?P<title>.+?)[ \t]*#*[ \t]*\Z")
+_RULE = re.compile(r"([=\-~^\"'`#*+.:_])\1{2,}[ \t]*\Z")
+_OVERLINE = re.compile(r"([^\w\s])\1{2,}[ \t]*\Z")
+_FRONT_TITLE = re.compile(r"^title:[ \t]*(['\"]?)(?P<title>[^\n]*?)\1[ \t]*$", re.M)
+_FRONT_END = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.M)
 _LINK = re.compile(r"!?\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])")
 _ANCHOR = re.compile(r"\s*\{#[^}\n]*\}\s*$")
 _MARKUP = re.compile(r"[`*\\]+|:\w+:(?=`)")
@@ -45,120 +37,154 @@ _NUMBERING = re.compile(r"^(?:\d+[.)])+\d*\s+")
 
 # A question made of these alone would fit any corpus and half of its chunks.
 _GENERIC_WORDS = """
-    a about additional advanced all an and answers api are arguments asked attributes
-    background basic basics best changelog class code common components concepts
-    conclusion configuration configure considerations contents core creates default
-    demo description details development document documentation documents error errors
+    a about additional advanced all an and answers api are arguments asked
+    attributes background basic basics be been best can changelog class code common
+    components concepts conclusion configuration configure considerations
+    constructor contents core could creates default demo description destructor
+    details development did do document documentation documents does error errors
     example examples faq feature features file files for frequently from function
-    further general get getting guide handling helper how in information initialise
-    initialises initialize initializes input instance install installation installing
-    instructions internal introduction is issues it key known license links list main
-    matters method methods misc model module more new next note notes object of on
-    options or other output overview page pages parameter parameters performance
-    practices prerequisites problems properties purpose questions quick quickstart
-    reading reference references related release requirements resources result results
-    return returns running scope section see self set setting settings setup sources
-    start started step steps structure summary support supported system table test
-    testing tests the this to topics troubleshooting tutorial type types usage use
-    using value values version what why with work workflow works you your
+    further general get gets getting guide handling has have helper how i in
+    information initialise initialises initialize initializes input install
+    installation installing instance instructions internal introduction is issues it
+    its key known license licensed links list main matters method methods misc model
+    module more my new next note notes object of on options or other output overview
+    page pages parameter parameters performance practices prerequisites problems
+    properties purpose questions quick quickstart reading reference references
+    related release requirements resources result results return returns running
+    scope section see self set sets setting settings setup should sources start
+    started step steps structure summary support supported system table test testing
+    tests that the this to topics troubleshooting true tutorial type types usage use
+    using value values version was we were what when where which who why will with
+    work workflow works would you your
 """
 _GENERIC = frozenset(_GENERIC_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`text` is plain words; `masked_text` is the chunk without them."""
+    """`text` is plain words; they were taken from `span` of the chunk's text.
+
+    The span is empty where the question stands in the metadata.
+    """
 
     text: str
-    masked_text: str
+    kind: Kind
+    span: tuple[int, int]
 
 
-def find_question(chunk: Chunk) -> Question | None:
-    """Return the question that this chunk answers, or None where no rule finds one."""
-    for rule in (_heading, _docstring):
-        found = rule(chunk)
-        if found is not None:
-            start, end, raw = found
-            text = _plain(raw)
-            masked = (chunk.text[:start] + chunk.text[end:]).strip()
-            if _is_telling(text) and len(_WORD.findall(masked)) >= MIN_ANSWER_WORDS:
-                return Question(text, masked)
+def find_question(chunk: Chunk, *, alone: bool = False) -> Question | None:
+    """Return the question that this chunk answers, or None where no rule finds one.
+
+    `alone`: the chunk is its file's only one, so that the file's title asks for it.
+    """
+    for kind, start, end, raw in _asked(chunk, alone):
+        text = _plain(raw)
+        if is_telling(text):
+            asks = kind == "heading" and text.endswith(("?", "\uff1f", "\u061f"))
+            return Question(text, "question" if asks else kind, (start, end))
     return None
 
 
-def same_question(text: str) -> str:
-    """Return a form that is equal for questions which differ in case or signs only."""
-    return " ".join(_WORD.findall(text.casefold()))
+def is_telling(question: str) -> bool:
+    """Say whether a question is long enough to mean one chunk, and not generic.
+
+    A path or a file's name, which has no blank in it, is none.
+    """
+    if word_count(question) < MIN_QUESTION_WORDS:
+        return False
+    if len(question) > MAX_QUESTION_CHARACTERS:
+        return False
+    if unspaced_characters(question):
+        return True
+    words = spaced_words(question.casefold())
+    return " " in question and not all(word in _GENERIC for word in words)
 
 
-_Span = tuple[int, int, str]
+_Found = tuple[Kind, int, int, str]
 
 
-def _heading(chunk: Chunk) -> _Span | None:
+def _asked(chunk: Chunk, alone: bool) -> Iterator[_Found]:
+    for rule in (_heading, _documented, _front_title):
+        yield from rule(chunk)
+    if alone:
+        yield from _metadata_title(chunk)
+
+
+def _heading(chunk: Chunk) -> Iterator[_Found]:
     """Find a Markdown or reStructuredText heading at the start.
 
     A heading named by the metadata goes first: in chunks whose line breaks were lost
     only it says where the heading ends.
     """
-    if span := _named_heading(chunk):
-        return span
-    start = chunk.text[:_LOOKED_AT]
-    if match := _ATX.match(start):
-        return match.start(1), match.end(), match["title"]
-    if _is_python(chunk):
-        return None  # a comment's underline or a shell banner is no heading
-    match = _UNDERLINED.match(start)
-    if match and len(match["under"]) >= len(match["title"].rstrip()) - 2:
-        return match.start(), match.end(), match["title"]
-    return None
+    lines = _first_lines(chunk.text)
+    if not lines or is_code(chunk.metadata.get("language"), chunk.filename):
+        return  # a comment's underline, a directive or a shell banner is no heading
+    (start, first), *below = lines
+    if place := _named_heading(chunk, start, first):
+        yield "heading", *place
+    elif match := _ATX.match(first):
+        yield "heading", start, start + len(first), match["title"]
+    else:
+        if len(below) == 2 and _OVERLINE.match(first):
+            (_, first), *below = below
+        if below and _is_underlined(first, below[0][1]):
+            yield "heading", start, below[0][0] + len(below[0][1]), first
 
 
-def _named_heading(chunk: Chunk) -> _Span | None:
+def _first_lines(text: str) -> list[tuple[int, str]]:
+    """Return at most three lines and where they begin, blank ones before left out."""
+    start = len(text) - len(text.lstrip())
+    start = text.rfind("\n", 0, start) + 1
+    lines = []
+    for line in text[start : start + LOOKED_AT].split("\n", 3)[:3]:
+        lines.append((start, line))
+        start += len(line) + 1
+    return lines if lines[0][1].strip() else []
+
+
+def _is_underlined(title: str, below: str) -> bool:
+    return (
+        0 < len(title.strip()) <= MAX_QUESTION_CHARACTERS
+        and bool(_RULE.match(below))
+        and len(below.rstrip()) >= len(title.strip()) - 2
+    )
+
+
+def _named_heading(chunk: Chunk, start: int, first: str) -> tuple[int, int, str] | None:
     heading = chunk.metadata.get("heading_text")
-    first = _FIRST_LINE.match(chunk.text[:_LOOKED_AT])
-    if not isinstance(heading, str) or not heading.strip() or not first:
+    if not isinstance(heading, str) or not heading.strip():
         return None
     heading = heading.strip()
-    place = chunk.text.find(heading, first.start("line"), first.end("line"))
-    if place < 0:
-        return None
-    before = chunk.text[first.start("line") : place]
+    place = first.find(heading)
     end = place + len(heading)
-    if before.strip("# \t*") or chunk.text[end : end + 1].isalnum():
+    if place < 0 or first[:place].strip("# \t*") or first[end : end + 1].isalnum():
         return None
-    return first.start("line"), end, heading
+    return start, start + end, heading
 
 
-def _docstring(chunk: Chunk) -> _Span | None:
-    """Find the first sentence of the first docstring of a Python chunk."""
-    if not _is_python(chunk):
-        return None
-    match = _DOCSTRING.search(chunk.text[:_LOOKED_AT])
-    if not match:
-        return None
-    body = match["body"]
-    lead = len(body) - len(body.lstrip())
-    paragraph = _PARAGRAPH_END.split(body[lead:], maxsplit=1)[0]
-    stop = _SENTENCE_END.search(paragraph)
-    sentence = paragraph[: stop.end()] if stop else paragraph.rstrip()
-    start = match.start("body") + lead
-    return start, start + len(sentence), sentence
-
-
-def _is_python(chunk: Chunk) -> bool:
+def _documented(chunk: Chunk) -> Iterator[_Found]:
     language = chunk.metadata.get("language")
-    return language == "python" or chunk.filename.endswith((".py", ".pyi"))
+    if found := first_sentence(chunk.text, language, chunk.filename):
+        yield "docstring", found.start, found.end, found.text
+
+
+def _front_title(chunk: Chunk) -> Iterator[_Found]:
+    """Find the title in YAML between `---` lines at the start."""
+    if not chunk.text.startswith("---\n"):
+        return
+    end = _FRONT_END.search(chunk.text, 4, LOOKED_AT)
+    match = _FRONT_TITLE.search(chunk.text, 4, end.start() if end else LOOKED_AT)
+    if match:
+        yield "title", match.start(), match.end(), match["title"]
+
+
+def _metadata_title(chunk: Chunk) -> Iterator[_Found]:
+    for name in TITLE_FIELDS:
+        title = chunk.metadata.get(name)
+        if isinstance(title, str):
+            yield "title", 0, 0, title
 
 
 def _plain(raw: str) -> str:
     text = _MARKUP.sub("", _LINK.sub(r"\1", _ANCHOR.sub("", raw)))
     return _NUMBERING.sub("", " ".join(text.split()))
-
-
-def _is_telling(question: str) -> bool:
-    words = _WORD.findall(question.casefold())
-    return (
-        len(words) >= MIN_QUESTION_WORDS
-        and len(question) <= MAX_QUESTION_CHARACTERS
-        and not all(word in _GENERIC for word in words)
-    )
