@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from processor.ultimate_embedder.cli.closing import closing_sheets
-from processor.ultimate_embedder.cli.output import Sheet
+from processor.ultimate_embedder.cli.output import Sheet, plain_text
 from processor.ultimate_embedder.config import GIB
 from processor.ultimate_embedder.export.manifest import Manifest
 
@@ -130,14 +130,124 @@ def test_stages_that_were_off_have_no_row() -> None:
     assert [row[1] for row in stages.rows] == ["dense", "export"]
 
 
-def test_quality_is_shown_stage_by_stage() -> None:
-    quality = sheets()["Search quality"]
-    assert quality.columns == ("collection", "stage", "nDCG@10", "MRR@10")
-    assert quality.rows == (
-        ("docs", "dense", "0.500", "-"),
-        ("docs", "fused", "0.625", "-"),
-        ("docs", "reranked", "0.750", "0.500"),
+def estimate(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.125, "high": value + 0.0625}
+
+
+CARD: dict[str, Any] = {
+    "seed": 0,
+    "probes": 60,
+    "kinds": {"docstring": 20, "heading": 1040},
+    "stages": [
+        {
+            "stage": stage,
+            "queries": queries,
+            "depth": 100,
+            "mrr_at_10": estimate(0.5),
+            "ndcg_at_10": estimate(value),
+            "recall_at_10": estimate(0.75),
+        }
+        for stage, queries, value in (("all-miniLM-l6", 60, 0.5), ("fused", 32, 0.625))
+    ],
+    "by_kind": [
+        {
+            "stage": stage,
+            "kind": "docstring",
+            "queries": 20,
+            "depth": 100,
+            "ndcg_at_10": estimate(0.25),
+        }
+        for stage in ("all-miniLM-l6", "fused")
+    ],
+    "differences": [
+        {
+            "stage": "fused",
+            "against": "all-miniLM-l6",
+            "queries": 32,
+            "better_by": estimate(0.125),
+            "p_value": 0.0004,
+            "exact": False,
+        },
+        {
+            "stage": "reranked",
+            "against": "fused",
+            "queries": 32,
+            "better_by": estimate(-0.0625),
+            "p_value": 0.04,
+            "exact": True,
+        },
+    ],
+    "remarks": ["Something to know."],
+}
+
+
+def with_card() -> dict[str, Sheet]:
+    return sheets(fusion_run={**FULL["fusion_run"], "quality_card": CARD})
+
+
+def test_quality_is_shown_stage_by_stage_with_its_interval() -> None:
+    quality = with_card()["Search quality"]
+    assert quality.columns == (
+        *("collection", "stage", "probes", "nDCG@10", "95 %", "MRR@10", "R@10"),
+        "R@100",
     )
+    assert quality.rows == (
+        ("docs", "all-miniLM-l6", "60", "0.500", "0.38-0.56", "0.500", "0.750", "-"),
+        ("docs", "fused", "32", "0.625", "0.50-0.69", "0.500", "0.750", "-"),
+        ("docs", "fused, docstring", "20", "0.250", "0.12-0.31", "-", "-", "-"),
+    )
+
+
+def test_gains_over_other_stages_are_shown_with_interval_and_p() -> None:
+    gains = with_card()["Gain of a stage over another in nDCG@10"]
+    assert gains.columns == (
+        *("collection", "stage", "over", "probes", "gain", "95 %", "p"),
+    )
+    assert [row[1:] for row in gains.rows] == [
+        ("fused", "all-miniLM-l6", "32", "+0.125", "+0.000 to +0.188", "<.001"),
+        ("reranked", "fused", "32", "-0.062", "-0.188 to +0.000", "0.040"),
+    ]
+
+
+def test_what_the_probes_are_made_of_and_lack_is_shown() -> None:
+    rows = dict(with_card()["Details"].rows)
+    assert rows["docs probes"] == (
+        "60 drawn: 20 docstring, 1,040 heading; Something to know."
+    )
+
+
+def test_a_collection_without_questions_says_why() -> None:
+    card = {"seed": 0, "probes": 0, "remarks": ["No chunk asks."]}
+    found = sheets(fusion_run={"method": "rrf", "quality_card": card}, rerank_run=None)
+    assert dict(found["Details"].rows)["docs probes"] == "No chunk asks."
+    assert "Search quality" not in found
+
+
+def test_the_tables_of_quality_are_at_most_a_hundred_columns_wide() -> None:
+    stage = "qdrant-minilm-attention"
+    card = {
+        **CARD,
+        "stages": [{**CARD["stages"][0], "stage": stage}],
+        "differences": [
+            {**CARD["differences"][0], "stage": stage, "against": "all-miniLM-l6"}
+        ],
+    }
+    found = sheets(
+        collection="qdrant_ecosystem",
+        fusion_run={**FULL["fusion_run"], "quality_card": card},
+    )
+    for title in ("Search quality", "Gain of a stage over another in nDCG@10"):
+        lines = plain_text(found[title]).splitlines()
+        assert max(map(len, lines)) <= 100, title
+
+
+def test_a_manifest_with_means_alone_shows_those() -> None:
+    quality = sheets()["Search quality"]
+    assert [row[1:] for row in quality.rows] == [
+        ("dense", "200", "0.500", "-", "-", "-", "-"),
+        ("fused", "200", "0.625", "-", "-", "-", "-"),
+        ("reranked", "32", "0.750", "-", "0.500", "-", "-"),
+    ]
 
 
 def test_without_measures_there_is_no_quality_table() -> None:

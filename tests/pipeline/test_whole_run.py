@@ -256,7 +256,7 @@ def test_a_companion_that_is_missing_is_skipped_on_request_and_stands_in_the_man
     assert manifest is not None
     assert manifest.dense_run is not None
     assert [dense.model for dense in manifest.dense_run] == ["all-miniLM-l6"]
-    (warning,) = manifest.warnings
+    warning = manifest.warnings[0]
     assert warning.startswith("Model missing is skipped")
     assert warning in [event.message for event in heard.of(Warned)]
     with pytest.raises(ModelNotAvailable):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 
 import ir_measures
 import numpy as np
@@ -14,11 +13,7 @@ from ir_measures import RR, Qrel, R, ScoredDoc, nDCG
 
 from processor.ultimate_embedder.records import Chunk, Metadata
 from processor.ultimate_embedder.retrieval.probes import draw_probes
-from processor.ultimate_embedder.retrieval.quality import (
-    QualityCard,
-    figures,
-    quality_card,
-)
+from processor.ultimate_embedder.retrieval.quality import figures
 from processor.ultimate_embedder.retrieval.questions import find_question
 
 BODY = "An index of this kind keeps the points of a segment in memory and on disk."
@@ -359,15 +354,3 @@ def test_a_measure_deeper_than_the_list_and_one_without_probes_are_absent() -> N
     assert reranked.recall_at_100 is None
     assert reranked.recall_at_10 is not None
     assert figures("dense", [], depth=100).mrr_at_10 is None
-
-
-def test_a_quality_card_survives_json() -> None:
-    card = quality_card(
-        {"dense": [1, 2, None], "reranked": [1]}, depths={"dense": 100, "reranked": 20}
-    )
-    assert QualityCard.model_validate_json(card.model_dump_json()) == card
-    assert card.probes == 3
-    assert card.stage("reranked") is not None
-    assert card.stage("sparse") is None
-    assert card.stages[0].mrr_at_10 is not None
-    assert re.fullmatch(r"0\.500 \[0\.\d+, 1\.000\]", str(card.stages[0].mrr_at_10))

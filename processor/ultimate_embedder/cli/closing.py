@@ -15,6 +15,7 @@ from ..export.manifest_sections import (
 )
 from ..records import SparseInferenceRun
 from ..telemetry.progress import duration
+from .closing_quality import differences_sheet, probes_told, quality_sheet
 from .output import Sheet, count, rate
 
 _STAGE_COLUMNS = ("collection", "stage", "model", "items", "time", "per second")
@@ -35,8 +36,9 @@ class _StageLine:
 def closing_sheets(manifests: Sequence[Manifest]) -> list[Sheet]:
     """Return what was done, stage by stage, how well it can be searched, and what a
     person should know. Tables without rows are left out."""
-    sheets = (_collections, _stages, _details, _quality, _warnings)
-    return [sheet for make in sheets if (sheet := make(manifests)).rows]
+    sheets = (_collections, _stages, _details, quality_sheet, differences_sheet)
+    made = [make(manifests) for make in (*sheets, _warnings)]
+    return [sheet for sheet in made if sheet.rows]
 
 
 def _collections(manifests: Sequence[Manifest]) -> Sheet:
@@ -113,16 +115,17 @@ def _details(manifests: Sequence[Manifest]) -> Sheet:
     return Sheet(
         title="Details",
         columns=("stage", "figures and remarks"),
-        rows=tuple(
-            (
-                f"{manifest.collection} {line.stage} {line.model}",
-                "; ".join(line.details),
-            )
-            for manifest in manifests
-            for line in _lines(manifest)
-            if line.details
-        ),
+        rows=tuple(row for manifest in manifests for row in _detail_rows(manifest)),
     )
+
+
+def _detail_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    for line in _lines(manifest):
+        if line.details:
+            name = f"{manifest.collection} {line.stage} {line.model}"
+            yield name, "; ".join(line.details)
+    if told := probes_told(manifest):
+        yield f"{manifest.collection} probes", told
 
 
 def _lines(manifest: Manifest) -> Iterator[_StageLine]:
@@ -237,36 +240,6 @@ def _warnings(manifests: Sequence[Manifest]) -> Sheet:
             for warning in manifest.warnings
         ),
     )
-
-
-def _quality(manifests: Sequence[Manifest]) -> Sheet:
-    found = [
-        (manifest, stage, measures)
-        for manifest in manifests
-        for stage, measures in _measured(manifest)
-    ]
-    names = tuple(dict.fromkeys(name for _, _, measures in found for name in measures))
-    rows = tuple(
-        (
-            manifest.collection,
-            stage,
-            *(f"{measures[name]:.3f}" if name in measures else "-" for name in names),
-        )
-        for manifest, stage, measures in found
-    )
-    return Sheet(
-        title="Search quality, by questions whose answer is known",
-        columns=("collection", "stage", *names),
-        rows=rows,
-        numbers=names,
-    )
-
-
-def _measured(manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:
-    if manifest.fusion_run is not None:
-        yield from manifest.fusion_run.quality.items()
-    if isinstance(manifest.rerank_run, RerankRan):
-        yield from manifest.rerank_run.quality.items()
 
 
 def _span(sizes: Sequence[int]) -> str:

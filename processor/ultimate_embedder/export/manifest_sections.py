@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..records import CrossEncoderRerankRun
+from ..retrieval.quality import QualityCard
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -96,7 +97,8 @@ class DenseRun(Section):
 class FusionRun(Section):
     """How ranked lists were joined, and what was measured with it.
 
-    `quality` maps a stage (dense, sparse, fused) to measures, e.g. `nDCG@10`.
+    `quality` maps a stage (a leg's model, fused, reranked) to measures, e.g. `nDCG@10`;
+    `quality_card` holds the same with intervals, and how stages differ.
     """
 
     method: str
@@ -107,6 +109,7 @@ class FusionRun(Section):
     candidates: Count = 0
     seconds: Seconds = 0.0
     quality: dict[str, dict[str, float]] = Field(default_factory=dict)
+    quality_card: QualityCard | None = None
     statistics: dict[str, Any] = Field(default_factory=dict)
 
 

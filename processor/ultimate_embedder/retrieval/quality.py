@@ -1,30 +1,48 @@
-"""How well known answers are found, per stage, with intervals: the bundle's card.
+"""How well known answers are found, per stage, and what differs: the bundle's card.
 
 Each probe has one relevant row, so with its rank r (from 1, None: not found):
 MRR@10 = mean of 1/r for r <= 10; nDCG@10 = mean of 1/log2(1 + r) for r <= 10;
 Recall@k = share of probes with r <= k.
+
+Two stages are compared on the probes that both of them ranked, and on no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from .probes import PROBES
-from .significance import BOOTSTRAP_SAMPLES, CONFIDENCE, Estimate
+from .questions import Kind
+from .significance import ALPHA, Estimate, estimates, paired_bootstrap, paired_test
+
+MIN_OF_A_KIND = 20
+"""Probes: kinds with fewer have no figures of their own."""
+FEW_PROBES = 30
+"""Fewer probes than these are remarked upon."""
+
+Ranks = Mapping[str, int | None]
+"""By a probe's id the rank of its answer, None: not found."""
 
 _Ranks = npt.NDArray[np.float64]
 
 
-class ProbeFigures(BaseModel):
-    """One stage's figures. A figure that the list is too short for is absent."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
+
+class ProbeFigures(_Record):
+    """One stage's figures. A figure that the list is too short for is absent.
+
+    `kind` set: over the probes of that kind alone.
+    """
+
     stage: str
+    kind: Kind | None = None
     queries: int
     depth: int
     mrr_at_10: Estimate | None = None
@@ -33,52 +51,155 @@ class ProbeFigures(BaseModel):
     recall_at_100: Estimate | None = None
 
 
-class QualityCard(BaseModel):
-    """Figures of every stage that ran, over probes drawn with `seed`."""
+class StageDifference(_Record):
+    """`better_by`: nDCG@10 of `stage` less that of `against`, on the same probes.
 
-    model_config = ConfigDict(frozen=True)
+    `p_value` is two-sided, of a paired randomisation test; `exact` tells that no signs
+    were drawn at random.
+    """
+
+    stage: str
+    against: str
+    measure: str = "nDCG@10"
+    queries: int
+    better_by: Estimate
+    p_value: float
+    exact: bool
+
+    @property
+    def harmful(self) -> bool:
+        """Whether `stage` is worse than `against`, and not by chance (p < 0.05)."""
+        return self.better_by.value < 0 and self.p_value < ALPHA
+
+
+class QualityCard(_Record):
+    """Figures of every stage that ran, over probes drawn with `seed`.
+
+    `kinds` counts probes by what they were taken from; `remarks` say what bounds the
+    figures, or why there are none.
+    """
 
     seed: int
     probes: int
     wanted: int = PROBES
-    stages: tuple[ProbeFigures, ...]
+    kinds: dict[Kind, int] = {}
+    stages: tuple[ProbeFigures, ...] = ()
+    by_kind: tuple[ProbeFigures, ...] = ()
+    differences: tuple[StageDifference, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def stage(self, name: str) -> ProbeFigures | None:
         """Return one stage's figures, or None where it did not run."""
         return next((found for found in self.stages if found.stage == name), None)
 
+    def difference(self, stage: str, against: str) -> StageDifference | None:
+        """Return how two stages differ, or None where they were not compared."""
+        return next(
+            (d for d in self.differences if (d.stage, d.against) == (stage, against)),
+            None,
+        )
+
 
 def figures(
-    stage: str, ranks: Sequence[int | None], *, depth: int, seed: int = 0
+    stage: str,
+    ranks: Sequence[int | None],
+    *,
+    depth: int,
+    kind: Kind | None = None,
+    seed: int = 0,
 ) -> ProbeFigures:
     """Return the figures for the ranks at which the answers were found.
 
     `depth` is how long the ranked lists may be: a measure that looks further down is
     left out. With no probe there is no figure.
     """
-    found = np.array([np.inf if rank is None else rank for rank in ranks], dtype=float)
-    estimates = {
-        name: _estimate(measure(found), seed)
-        for name, (cutoff, measure) in _MEASURES.items()
-        if cutoff <= depth and len(found)
-    }
-    return ProbeFigures(stage=stage, queries=len(found), depth=depth, **estimates)
+    named: dict[str, Estimate] = {}
+    names = [name for name, (cutoff, _) in _MEASURES.items() if cutoff <= depth]
+    if ranks and names:
+        found = _array(ranks)
+        columns = np.stack([_MEASURES[name][1](found) for name in names], axis=1)
+        named = dict(zip(names, estimates([columns], seed), strict=True))
+    return ProbeFigures(
+        stage=stage, kind=kind, queries=len(ranks), depth=depth, **named
+    )
 
 
 def quality_card(
-    ranks: Mapping[str, Sequence[int | None]],
+    ranks: Mapping[str, Ranks],
     *,
     depths: Mapping[str, int],
+    kinds: Mapping[str, Kind] | None = None,
+    pairs: Iterable[tuple[str, str]] = (),
     seed: int = 0,
+    remarks: Sequence[str] = (),
 ) -> QualityCard:
-    """Return the card of the stages in `ranks`, in their order."""
-    stages = tuple(
-        figures(stage, found, depth=depths[stage], seed=seed)
-        for stage, found in ranks.items()
-    )
+    """Return the card of the stages in `ranks`, in their order.
+
+    `kinds` are those of the probes by id; `pairs` are stages to compare, the second
+    being the one to beat. Pairs that cannot be compared are left out.
+    """
+    probes = max((len(found) for found in ranks.values()), default=0)
+    counted = Counter((kinds or {}).values())
     return QualityCard(
-        seed=seed, probes=max((s.queries for s in stages), default=0), stages=stages
+        seed=seed,
+        probes=probes,
+        kinds=dict(sorted(counted.items())),
+        stages=tuple(
+            figures(stage, list(found.values()), depth=depths[stage], seed=seed)
+            for stage, found in ranks.items()
+        ),
+        by_kind=tuple(_by_kind(ranks, depths, kinds or {}, seed)),
+        differences=tuple(_differences(ranks, depths, pairs, seed)),
+        remarks=(*remarks, *_remarks(probes)),
     )
+
+
+def _by_kind(
+    ranks: Mapping[str, Ranks],
+    depths: Mapping[str, int],
+    kinds: Mapping[str, Kind],
+    seed: int,
+) -> Iterable[ProbeFigures]:
+    for stage, found in ranks.items():
+        for kind in sorted(set(kinds.values())):
+            part = [rank for probe, rank in found.items() if kinds.get(probe) == kind]
+            if MIN_OF_A_KIND <= len(part) < len(found):
+                yield figures(stage, part, depth=depths[stage], kind=kind, seed=seed)
+
+
+def _differences(
+    ranks: Mapping[str, Ranks],
+    depths: Mapping[str, int],
+    pairs: Iterable[tuple[str, str]],
+    seed: int,
+) -> Iterable[StageDifference]:
+    cutoff, ndcg = _MEASURES["ndcg_at_10"]
+    for stage, against in pairs:
+        if stage not in ranks or against not in ranks:
+            continue
+        shared = [probe for probe in ranks[stage] if probe in ranks[against]]
+        if not shared or min(depths[stage], depths[against]) < cutoff:
+            continue
+        one = ndcg(_array([ranks[stage][probe] for probe in shared]))
+        other = ndcg(_array([ranks[against][probe] for probe in shared]))
+        p_value = paired_test([one - other], seed=seed)
+        yield StageDifference(
+            stage=stage,
+            against=against,
+            queries=len(shared),
+            better_by=paired_bootstrap(one.tolist(), other.tolist(), seed=seed),
+            p_value=p_value.value,
+            exact=p_value.exact,
+        )
+
+
+def _remarks(probes: int) -> Iterable[str]:
+    if 0 < probes < FEW_PROBES:
+        yield f"Only {probes} questions could be drawn: the figures say little."
+
+
+def _array(ranks: Sequence[int | None]) -> _Ranks:
+    return np.array([np.inf if rank is None else rank for rank in ranks], dtype=float)
 
 
 def _within(ranks: _Ranks, cutoff: int) -> npt.NDArray[np.bool_]:
@@ -95,11 +216,3 @@ _MEASURES: Mapping[str, tuple[int, Callable[[_Ranks], _Ranks]]] = {
     "recall_at_10": (10, lambda ranks: _within(ranks, 10).astype(float)),
     "recall_at_100": (100, lambda ranks: _within(ranks, 100).astype(float)),
 }
-
-
-def _estimate(values: _Ranks, seed: int) -> Estimate:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    drawn = generator.integers(0, len(values), (BOOTSTRAP_SAMPLES, len(values)))
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
-    return Estimate(value=float(values.mean()), low=float(low), high=float(high))

@@ -125,6 +125,8 @@ class CollectionRun:
             retrieval = self._retrieve(collection, vectors, sparse, export.staging)
             if retrieval.reranked is not None:
                 export.write_rerank(retrieval.reranked.records)
+            for message in retrieval.warnings:
+                self._warn(message)
             manifest = build_manifest(
                 CollectionResult(
                     collection=collection,

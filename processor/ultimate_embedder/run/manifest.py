@@ -178,6 +178,7 @@ def _fusion_run(outcome: RetrievalOutcome) -> FusionRun:
         method=fusion.method,
         parameters={"expression": str(fusion), "k": fusion.k},
         legs=outcome.fused_legs,
+        quality_card=outcome.card,
     )
     found = outcome.probes or outcome.queries
     if found is None:
@@ -192,7 +193,6 @@ def _fusion_run(outcome: RetrievalOutcome) -> FusionRun:
             "statistics": {
                 "ranked_legs": found.ranked_legs,
                 "depth": found.depth,
-                "quality_card": outcome.card.model_dump() if outcome.card else None,
                 "queries_from_user": len(outcome.queries.rankings)
                 if outcome.queries
                 else 0,
@@ -201,7 +201,7 @@ def _fusion_run(outcome: RetrievalOutcome) -> FusionRun:
     )
 
 
-def _quality(card: QualityCard | None) -> dict[str, dict[str, float]]:
+def _quality(card: QualityCard) -> dict[str, dict[str, float]]:
     names = {
         "nDCG@10": "ndcg_at_10",
         "MRR@10": "mrr_at_10",
@@ -214,7 +214,7 @@ def _quality(card: QualityCard | None) -> dict[str, dict[str, float]]:
             for shown, field in names.items()
             if (estimate := getattr(stage, field)) is not None
         }
-        for stage in (card.stages if card else ())
+        for stage in card.stages
     }
 
 

@@ -31,8 +31,7 @@ from ..retrieval.fusion import FusionConfig
 from ..retrieval.indexes import DenseIndex, SparseIndex
 from ..retrieval.postings import Postings
 from ..retrieval.probes import PROBES, RERANK_PROBES, Probe, draw_probes
-from ..retrieval.quality import QualityCard, quality_card
-from ..retrieval.ranking import rank_of
+from ..retrieval.quality import QualityCard
 from ..stages.cross_encoder import CrossEncoderBatchExecutor
 from ..stages.fusion import (
     DenseLeg,
@@ -45,6 +44,14 @@ from ..stages.fusion import (
 from ..stages.rerank import RerankPipeline, RerankResult
 from ..stages.sparse import SparseResult
 from ..telemetry.events import Emit, StageSkipped
+from .card import (
+    NO_QUESTION,
+    QUERIES_RERANKED,
+    SWITCHED_OFF,
+    card_of,
+    empty_card,
+    harm_warnings,
+)
 
 LoadScorer = Callable[[RerankingConfig], PairScorer]
 
@@ -61,21 +68,28 @@ class RerankImpossible:
 class RetrievalOutcome:
     """What was ranked. `asked` tells whether rerank's queries came from the user.
 
-    `fusion` and `fused_legs` say how search is to join rankings, measured or not.
+    `fusion` and `fused_legs` say how search is to join rankings, measured or not; a
+    card without figures says why it has none.
     """
 
     fusion: FusionConfig
     fused_legs: tuple[str, ...]
+    card: QualityCard
     probes: FusionResult | None = None
     queries: FusionResult | None = None
     rerank: RerankResult | RerankImpossible | None = None
-    card: QualityCard | None = None
     asked: bool = False
 
     @property
     def reranked(self) -> RerankResult | None:
         """What rerank did, if it ran."""
         return self.rerank if isinstance(self.rerank, RerankResult) else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say which stages make a search in this bundle worse."""
+        primary, *sparse = self.fused_legs
+        return tuple(harm_warnings(self.card, primary=primary, sparse=sparse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +128,7 @@ class RetrievalRun:
             probes=judged,
             queries=ranked,
             rerank=rerank,
-            card=self._card(judged, None if asked else rerank) if judged else None,
+            card=self._card(probes, judged, rerank, bool(asked)),
             asked=bool(asked),
         )
 
@@ -284,18 +298,24 @@ class RetrievalRun:
         return RerankImpossible(reason, cure)
 
     def _card(
-        self, judged: FusionResult, rerank: RerankResult | RerankImpossible | None
+        self,
+        probes: Sequence[Probe],
+        judged: FusionResult | None,
+        rerank: RerankResult | RerankImpossible | None,
+        asked: bool,
     ) -> QualityCard:
-        per_query = [ranking.answer_ranks() for ranking in judged.rankings]
-        ranks = {stage: [one[stage] for one in per_query] for stage in per_query[0]}
-        depths = dict.fromkeys(ranks, judged.depth)
-        if isinstance(rerank, RerankResult) and rerank.queries:
-            ranks["reranked"] = [
-                rank_of(one.ranking, one.query.relevant_rows[0])
-                for one in rerank.queries
-            ]
-            depths["reranked"] = self.config.rerank.top_k if self.config.rerank else 0
-        return quality_card(ranks, depths=depths, seed=self.config.seed)
+        seed = self.config.seed
+        if judged is None:
+            return empty_card(NO_QUESTION if self.config.probes else SWITCHED_OFF, seed)
+        ran = rerank if isinstance(rerank, RerankResult) else None
+        return card_of(
+            probes,
+            judged,
+            None if asked else ran,
+            top_k=self.config.rerank.top_k if self.config.rerank else 0,
+            seed=seed,
+            remarks=[QUERIES_RERANKED] if asked and ran else [],
+        )
 
 
 def _words_of(
