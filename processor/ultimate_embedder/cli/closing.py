@@ -204,7 +204,7 @@ def _rerank(run: RerankNotRun | RerankRan) -> _StageLine:
         items=run.queries,
         seconds=run.seconds,
         details=(
-            f"{run.candidates} candidates, top {run.top_k}",
+            f"{count(run.candidates)} candidates, top {run.top_k}",
             f"batches of {_span([header.batch_size for header in run.runs])}",
             *_latency(run.latency_ms_p50, run.latency_ms_p95),
             *_fallback(run.fallback_used, run.fallback_reason),

@@ -17,15 +17,25 @@ _NONE = "-"
 
 
 def quality_sheet(manifests: Sequence[Manifest]) -> Sheet:
-    """Return every stage's figures; fusion's also by what asked, if that is mixed."""
+    """Return every stage's figures; fusion's also by what asked, if that is mixed.
+
+    Columns in which there is nothing are left out.
+    """
+    columns = ("collection", "stage", *_FIGURES)
+    rows = [
+        (manifest.collection, *row)
+        for manifest in manifests
+        for row in _figures(manifest)
+    ]
+    filled = [
+        place
+        for place, cells in enumerate(zip(*rows, strict=True))
+        if any(cell != _NONE for cell in cells)
+    ]
     return Sheet(
         title="Search quality, by questions whose answer is known",
-        columns=("collection", "stage", *_FIGURES),
-        rows=tuple(
-            (manifest.collection, *row)
-            for manifest in manifests
-            for row in _figures(manifest)
-        ),
+        columns=tuple(columns[place] for place in filled),
+        rows=tuple(tuple(row[place] for place in filled) for row in rows),
         numbers=_FIGURES,
     )
 
@@ -66,9 +76,9 @@ def _figures(manifest: Manifest) -> Iterator[tuple[str, ...]]:
         return
     for stage in card.stages:
         yield (stage.stage, *_cells(stage))
-    for part in card.by_kind:
-        if part.stage == FUSED:
-            yield (f"{part.stage}, {part.kind}", *_cells(part))
+    parts = [part for part in card.by_kind if part.stage == FUSED]
+    for part in parts if len(parts) > 1 else ():
+        yield (f"{part.stage}, {part.kind}", *_cells(part))
 
 
 def _cells(found: ProbeFigures) -> tuple[str, ...]:
