@@ -49,7 +49,7 @@ def test_a_pipe_gets_tables_and_log_lines_without_control_characters(
     assert done.returncode == 0, done.stderr
     for stream in (done.stdout, done.stderr):
         assert [char for char in stream if char != "\n" and ord(char) < 32] == []
-    for words in ("Collections", "Stages", "all-miniLM-l6", "qdrant-bm25", "not run"):
+    for words in ("Collections", "Stages", "all-miniLM-l6", "qdrant-bm25", "p50"):
         assert words in done.stdout
     assert "good: Embeddings/good" in done.stdout
     assert (place / "Embeddings" / "good" / "processing_summary.json").is_file()
