@@ -162,7 +162,8 @@ def test_an_attention_model_that_is_missing_gives_way_to_metadata(
 ) -> None:
     entries = [
         {
-            "text": f"words of part {part}",
+            "text": f"# How part{part} is built\n\nIt says in ten words or more what "
+            f"happens to part number {part} of it.",
             "metadata": {
                 "sparse_features": {
                     "term_weights": [{"term": f"part{part}", "weight": 1.0}]
@@ -182,4 +183,8 @@ def test_an_attention_model_that_is_missing_gives_way_to_metadata(
     assert found.manifest is not None
     assert found.manifest.sparse_run is not None
     assert [run.fallback_used for run in found.manifest.sparse_run] == [False, True]
+    # terms from metadata may hold the question, which no text can be taken out of
+    assert found.manifest.fusion_run is not None
+    judged = ["other", "qdrant-bm25", "fused", "reranked"]
+    assert list(found.manifest.fusion_run.quality) == judged
     assert any("MiniLM is not here" in event.message for event in heard.of(Warned))
