@@ -33,11 +33,11 @@ from processor.ultimate_embedder.evaluation.beir import (
     find_beir_folders,
 )
 from processor.ultimate_embedder.evaluation.measures import Float64Array, measure
-from processor.ultimate_embedder.evaluation.significance import paired_test
 from processor.ultimate_embedder.intake.queries import read_queries
 from processor.ultimate_embedder.records import SparseMatrix, SparseVector
 from processor.ultimate_embedder.retrieval.indexes import SparseIndex
 from processor.ultimate_embedder.retrieval.postings import Postings, write_postings
+from processor.ultimate_embedder.retrieval.significance import paired_test
 
 MANY_QUERIES = 200
 VARIANTS: Mapping[str, IdentifierRules] = {

@@ -27,7 +27,6 @@ from processor.ultimate_embedder.evaluation.beir import (
     find_beir_folders,
 )
 from processor.ultimate_embedder.evaluation.measures import Float64Array, measure
-from processor.ultimate_embedder.evaluation.significance import paired_test
 from processor.ultimate_embedder.intake.queries import read_queries
 from processor.ultimate_embedder.model_manager import ModelManager
 from processor.ultimate_embedder.records import (
@@ -39,6 +38,7 @@ from processor.ultimate_embedder.retrieval.fusion import FusionConfig, fuse
 from processor.ultimate_embedder.retrieval.indexes import DenseIndex
 from processor.ultimate_embedder.retrieval.postings import idf
 from processor.ultimate_embedder.retrieval.ranking import ranked
+from processor.ultimate_embedder.retrieval.significance import paired_test
 
 MODEL = "all-miniLM-l6"
 MANY_QUERIES = 200
