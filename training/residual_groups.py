@@ -23,7 +23,12 @@ from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder, TermCounter
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.errors import InputError
 from processor.ultimate_embedder.model_manager import ModelManager
-from processor.ultimate_embedder.records import Query, SparseMatrix, SparseVector
+from processor.ultimate_embedder.records import (
+    Query,
+    RankedList,
+    SparseMatrix,
+    SparseVector,
+)
 from processor.ultimate_embedder.retrieval.fusion import DEFAULT_FUSION
 from processor.ultimate_embedder.retrieval.indexes import DenseIndex, SparseIndex
 from processor.ultimate_embedder.retrieval.postings import Postings, write_postings
@@ -39,6 +44,8 @@ DENSE, BM25 = "all-miniLM-l6", "qdrant-bm25"
 DEPTH = 100
 MOST_WORDS = 40
 OFTEN = 200
+JUDGED = "judged"
+"""The source of queries that people judged: of these all are taken."""
 SELDOM = {
     "heading": 260,
     "operation": 150,
@@ -57,6 +64,7 @@ SELDOM = {
     "comment-c": 0,
     "comment-hpp": 0,
     "definition-term": 0,
+    JUDGED: 10_000,
 }
 """The most queries of a source in a pool, so that no source decides; others: OFTEN."""
 
@@ -79,6 +87,7 @@ class Asked:
     query: Query
     source: str
     answer: int
+    others: frozenset[int] = frozenset()  # rows that answer as well: no negatives
 
 
 def pool_sha256(pool: Path) -> str:
@@ -109,8 +118,9 @@ def pool_groups(
     rng = np.random.default_rng(_number(pool.name, choices.seed))
     groups = []
     for one, rankings in zip(asked, found.rankings, strict=True):
+        fused = _without(rankings.fused, one.others)
         group = make_group(
-            one.query.text, one.source, rankings.fused, one.answer, texts.__getitem__
+            one.query.text, one.source, fused, one.answer, texts.__getitem__
         )
         if group is not None:
             groups.append(thinned(group, choices.hard, choices.more, rng))
@@ -127,16 +137,22 @@ def draw(pool: Path, choices: GroupChoices) -> tuple[list[Asked], list[str]]:
     rng = np.random.default_rng(_number(pool.name, choices.seed))
     queries = _rows(pool / "queries.jsonl")
     order = [queries[place] for place in rng.permutation(len(queries))]
-    taken = _limited(order)[: choices.queries]
+    judged = bool(queries) and queries[0]["source"] == JUDGED
+    taken = _limited(order)[: None if judged else choices.queries]
     answers = dict.fromkeys(row["positive"] for row in taken)
     if missing := [name for name in answers if name not in corpus]:
         raise InputError(f"The pool {pool.name} has no document {missing[0]}.")
     rest = [name for name in corpus if name not in answers]
-    spare = max(0, choices.documents - len(answers))
+    spare = len(rest) if judged else max(0, choices.documents - len(answers))
     rest = [rest[place] for place in rng.permutation(len(rest))[:spare]]
     rows = {name: row for row, name in enumerate(sorted([*answers, *rest]))}
     asked = [
-        Asked(Query(row["_id"], row["text"]), row["source"], rows[row["positive"]])
+        Asked(
+            Query(row["_id"], row["text"]),
+            row["source"],
+            rows[row["positive"]],
+            frozenset(rows[name] for name in row.get("others", ()) if name in rows),
+        )
         for row in taken
     ]
     return asked, [corpus[name] for name in rows]
@@ -152,6 +168,11 @@ def _limited(queries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             seen[source] += 1
             kept.append(row)
     return kept
+
+
+def _without(fused: RankedList, left_out: frozenset[int]) -> RankedList:
+    kept = ~np.isin(fused.rows, list(left_out))
+    return RankedList(fused.rows[kept], fused.scores[kept])
 
 
 def _dense_leg(

@@ -46,7 +46,12 @@ from processor.ultimate_embedder.hardware import this_machine
 from processor.ultimate_embedder.model_manager import ModelManager
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.retrieval.blend import BlendConfig
-from training.residual_groups import GroupChoices, pool_groups, pool_sha256
+from training.residual_groups import (
+    JUDGED,
+    GroupChoices,
+    pool_groups,
+    pool_sha256,
+)
 
 RESIDUAL = "residual-minilm-l6"
 CARD = Path(__file__).with_name("data_card.json")
@@ -54,15 +59,16 @@ HELD = "held-"
 LOOKED_AT = 80
 """So many lists held out tell when to stop: a look has to be quick."""
 LOOKED_AT_DEEP = 12
+JUDGED_TIMES = 2
 SETTINGS = TrainingConfig(
-    steps=1150,
+    steps=2400,
     learning_rate=1e-3,
     warm_up=30,
-    max_tokens=128,
+    max_tokens=144,
     queries=5,
     negatives=5,
     hard_taken=3,
-    patience=9,
+    patience=12,
 )
 """What the shipped weights were trained with."""
 
@@ -131,7 +137,7 @@ def train(
     base = find_base(recipe.origin, offline=True, anew=True)
     model = base.model(recipe.settings, dtype=this_machine().cpu_dtype)
     trainer = Trainer(model, base.encoder(recipe.settings), recipe.settings)
-    groups = [one for pool in pools if not _held(pool) for one in pool.groups]
+    groups = learnt_from(pools)
     looked_at = _looked_at(pools)
 
     def report(done: Progress) -> None:
@@ -150,6 +156,17 @@ def train(
         return trainer, done, BlendConfig(weight=round(done.weight, 2), bound=bound)
     logits = trainer.logits(looked_at)
     return trainer, done, choose_blend(looked_at, logits, bound, weights)
+
+
+def learnt_from(pools: Sequence[PoolGroups]) -> list[Group]:
+    """Return the groups to train on; those that people judged count more than once."""
+    return [
+        group
+        for pool in pools
+        if not _held(pool)
+        for group in pool.groups
+        for _ in range(JUDGED_TIMES if group.source == JUDGED else 1)
+    ]
 
 
 def judge(
