@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from processor.ultimate_embedder.evaluation.judged_bundle import (
 from processor.ultimate_embedder.evaluation.measures import MEASURES, measure
 from processor.ultimate_embedder.evaluation.ranking import draw_queries
 from processor.ultimate_embedder.evaluation.report import Evaluation
+from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.records import Float32Array, Query
 from processor.ultimate_embedder.retrieval.fusion import FusionConfig
 from processor.ultimate_embedder.search import open_bundle
@@ -130,19 +132,27 @@ def test_the_card_of_the_bundle_is_weighed_against_the_judgements(
     assert report.card is not None
     assert report.card.probes == 12  # each title asks
     assert set(LEGS) <= set(report.card.card)
-    assert 0 <= report.card.agreed <= report.card.pairs <= 10
     assert report.card.sure_pairs <= report.card.pairs
-    agreed = 0
-    tables = [report.all_stages, report.reranked]
-    names = list(report.card.card)
-    pairs = [(a, b) for n, a in enumerate(names) for b in names[n + 1 :]]
-    for one, other in pairs:
+    run = Manifest.read(done[0]).fusion_run
+    assert run is not None
+    assert run.quality_card is not None
+    on_same_probes = run.quality_card.difference("reranked", "fused")
+    assert on_same_probes is not None
+    pairs = {
+        (one, other): report.card.card[one] - report.card.card[other]
+        for one, other in combinations([*LEGS, "fused"], 2)
+    }
+    pairs["reranked", "fused"] = on_same_probes.better_by.value
+    agreed = counted = 0
+    for (one, other), better_by in pairs.items():
         judged = next(
             found.better_by
-            for table in tables
+            for table in (report.all_stages, report.reranked)
             if table and (found := table.compared(one, other))
         )
-        agreed += (report.card.card[one] - report.card.card[other]) * judged > 0
+        counted += judged != 0
+        agreed += better_by * judged > 0
+    assert report.card.pairs == counted
     assert report.card.agreed == agreed
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import orjson
 import typer
 
-from ..config import RERANK_CANDIDATES, PipelineConfig
+from ..config import PipelineConfig
 from ..errors import OutputError, RunStopped, UsageError
 from ..evaluation.beir import find_beir_folders
 from ..evaluation.chunk_files import Treatment
@@ -170,11 +170,15 @@ def evaluate(  # noqa: PLR0913 - each is an option
         ),
     ] = _RERANK_QUERIES,
     rerank_depth: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--rerank-depth", metavar="N", help="Candidates of a query.", min=1
+            "--rerank-depth",
+            metavar="N",
+            help="Candidates of a query.",
+            min=1,
+            show_default="those of a search: the reranker's",
         ),
-    ] = RERANK_CANDIDATES,
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document, nothing else.")
     ] = False,

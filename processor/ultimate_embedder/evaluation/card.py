@@ -1,10 +1,16 @@
-"""Does a bundle's quality card, made without judgements, order stages as judges do?"""
+"""Does a bundle's quality card, made without judgements, order stages as judges do?
+
+Stages that ranked the same probes are compared by their means. What was reranked may be
+some of the probes, so there the card's own paired difference counts, and a pair that it
+does not hold is left out.
+"""
 
 from __future__ import annotations
 
 from itertools import combinations
 
 from ..export.manifest import Manifest
+from ..export.manifest_sections import FusionRun
 from ..search.results import FUSED, RERANKED, dense_name, sparse_name
 from .measures import PRIMARY
 from .report import CardAgreement, StageTable
@@ -25,9 +31,10 @@ def card_agreement(
         judged = next(
             (found for t in tables if t and (found := t.compared(one, other))), None
         )
-        if judged is None or judged.better_by == 0:
+        better_by = _better_by(manifest.fusion_run, card, one, other)
+        if judged is None or judged.better_by == 0 or better_by is None:
             continue
-        same = (card[one] - card[other]) * judged.better_by > 0
+        same = better_by * judged.better_by > 0
         pairs, agreed = pairs + 1, agreed + same
         if judged.significant:
             sure_pairs, sure_agreed = sure_pairs + 1, sure_agreed + same
@@ -39,6 +46,19 @@ def card_agreement(
         sure_agreed=sure_agreed,
         card=card,
     )
+
+
+def _better_by(
+    run: FusionRun, card: dict[str, float], one: str, other: str
+) -> float | None:
+    """Return by how much the card finds `one` better; None: it does not say."""
+    if RERANKED not in (one, other):
+        return card[one] - card[other]
+    found = run.quality_card and run.quality_card.difference(RERANKED, FUSED)
+    if {one, other} != {RERANKED, FUSED} or not found:
+        return None
+    value = found.better_by.value
+    return value if one == RERANKED else -value
 
 
 def _card(manifest: Manifest) -> dict[str, float]:

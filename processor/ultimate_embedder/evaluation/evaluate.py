@@ -181,7 +181,7 @@ def evaluate_existing(
         "bundle": bundle.manifest.collection,
         "run_id": bundle.manifest.run_id,
         "fusion": str(bundle.fusion),
-        **_choices(choices),
+        **_choices(choices, bundle.rerank_candidates),
     }
     return Evaluation(settings=settings, sets=(done.report,))
 
@@ -203,10 +203,10 @@ def _means(done: Sequence[JudgedSet], seed: int) -> Iterator[MeanReport]:
         )
 
 
-def _choices(choices: EvaluationChoices) -> dict[str, Any]:
+def _choices(choices: EvaluationChoices, candidates: int | None) -> dict[str, Any]:
     return {
         "rerank_queries": choices.rerank_queries,
-        "rerank_depth": choices.rerank_depth,
+        "rerank_depth": choices.rerank_depth or candidates,
         "seed": choices.seed,
     }
 
@@ -221,5 +221,5 @@ def _settings(config: PipelineConfig, choices: EvaluationChoices) -> dict[str, A
         "rerank": rerank.name if rerank else None,
         "bm25_profile": config.bm25_profile,
         "long_texts": config.long_texts,
-        **_choices(choices),
+        **_choices(choices, rerank.candidates if rerank else None),
     }

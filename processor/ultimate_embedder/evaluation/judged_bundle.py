@@ -19,10 +19,13 @@ from .report import SetReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationChoices:
-    """How many queries are reranked (below 0: all), how deep, and the seed."""
+    """How many queries are reranked (below 0: all), how deep, and the seed.
+
+    No `rerank_depth`: as many candidates as a search in the bundle reranks.
+    """
 
     rerank_queries: int = 100
-    rerank_depth: int = 100
+    rerank_depth: int | None = None
     seed: int = 0
 
 
@@ -94,7 +97,8 @@ def evaluate_bundle(
         ModelNotAvailable: no ranking can be made.
     """
     unknown = _unknown(documents, judged)
-    ranker = QueryRanker(bundle, documents, choices.rerank_depth, emit)
+    depth = choices.rerank_depth or bundle.rerank_candidates
+    ranker = QueryRanker(bundle, documents, depth, emit)
     drawn = draw_queries(judged.queries, choices.rerank_queries)
     runs = ranker.run(judged.queries, drawn)
     whole, reranked = judge(runs.rankings, judged.judgements)

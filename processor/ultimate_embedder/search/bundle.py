@@ -95,6 +95,11 @@ class Bundle:
         """How rankings are joined: as the manifest names it, or as was asked for."""
         return self._parts.fusion_of(len(self._parts.fused_legs))
 
+    @property
+    def rerank_candidates(self) -> int:
+        """How many of a fused ranking the reranker reads."""
+        return self._parts.candidates
+
     def close(self) -> None:
         """Let go of the models; the memory maps go with the object."""
         self._encoders.close()
