@@ -16,9 +16,10 @@ from pipeline_parts import Run, config_for, write_collection
 from qdrant_client.models import PointStruct
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import dense_model
+from processor.ultimate_embedder.catalogue import dense_model, rerank_model
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.protocols import PairScorer
+from processor.ultimate_embedder.encoders.weight_difference import SHIPPED, WEIGHTS
 from processor.ultimate_embedder.errors import (
     ModelNotAvailable,
     OutputError,
@@ -280,6 +281,17 @@ def test_without_a_reranker_the_run_succeeds_and_says_why(
         reason="The weights are not here.", cure="Fetch them."
     )
     assert not (tmp_path / "out" / "docs" / "docs_rerank.jsonl").exists()
+
+
+def test_the_manifest_names_the_weights_that_scored(run: Run) -> None:
+    outcome, _ = run(rerank=rerank_model("residual-minilm-l6"))
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    assert isinstance(manifest.rerank_run, RerankRan)
+    statistics = manifest.rerank_run.statistics
+    shipped = (SHIPPED / "residual-minilm-l6" / WEIGHTS).read_bytes()
+    assert statistics["difference_sha256"] == hashlib.sha256(shipped).hexdigest()
+    assert statistics["max_tokens"] == 256
 
 
 def test_given_queries_are_reranked_and_stand_in_the_rerank_file(

@@ -13,6 +13,7 @@ A parameter that is in neither form is that of the base.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ class Written:
 def difference_folder(name: str) -> Path:
     """Return the folder of a difference: one that is shipped, or the path given."""
     return SHIPPED / name if Path(name).name == name else Path(name)
+
+
+def difference_sha256(name: str) -> str:
+    """Return the SHA-256 of a difference's tensors, in hex."""
+    with (difference_folder(name) / WEIGHTS).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_card(folder: Path) -> DifferenceCard:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import LongTexts, PipelineConfig, Provenance
+from ..config import LongTexts, PipelineConfig, Provenance, RerankingConfig
+from ..encoders.weight_difference import difference_sha256
 from ..encoders.windows import WINDOW_POOLING
 from ..export.manifest import Manifest
 from ..export.manifest_sections import (
@@ -241,12 +242,24 @@ def _rerank_run(
         statistics={
             "hf_model_id": config.rerank.hf_model_id if config.rerank else None,
             "not_reranked": found.not_reranked,
-            "difference": config.rerank.difference if config.rerank else None,
+            **_weights(config.rerank),
             "blend": _printed(config.rerank.blend if config.rerank else None),
             "candidates_per_query": config.rerank.candidates if config.rerank else 0,
             "query_source": "queries" if outcome.asked else "probes",
         },
     )
+
+
+def _weights(config: RerankingConfig | None) -> dict[str, Any]:
+    """Return which weights scored, and how much of a pair they saw."""
+    if config is None:
+        return {}
+    name = config.difference
+    return {
+        "max_tokens": config.max_tokens,
+        "difference": name,
+        "difference_sha256": difference_sha256(name) if name else None,
+    }
 
 
 def _printed(value: object | None) -> str | None:
