@@ -98,7 +98,16 @@ class DeviceBusy(DeviceError):
 
 
 class DeviceOutOfMemory(DeviceError):
-    """An allocation on the device failed, down to the smallest batch."""
+    """An allocation on the device failed, down to the smallest batch.
+
+    `row` says which text did not fit alone, where there is one to name.
+    """
+
+    def __init__(
+        self, message: str, *, cure: str | None = None, row: int | None = None
+    ) -> None:
+        super().__init__(message, cure=cure)
+        self.row = row
 
 
 class MemoryCapExceeded(DeviceError):
