@@ -68,6 +68,8 @@ class DenseRun(Section):
     the device's measured peak and None on a CPU. `long_texts` tells what became of
     texts over `max_tokens`, documents and queries; without it they were cut off.
     `windows` are those computed for `chunks_in_windows`, equal texts once.
+    `batch_sizes` are in rows, those of split batches too; `oom_retries` counts how
+    often the run split one for lack of memory.
     """
 
     model: str
@@ -89,6 +91,7 @@ class DenseRun(Section):
     chunks_per_second: float = Field(default=0.0, ge=0)
     device: str
     batch_sizes: tuple[int, ...] = ()
+    oom_retries: Count = 0
     lease_events: tuple[LeaseEvent, ...] = ()
     peak_bytes: Count | None = None
     statistics: dict[str, Any] = Field(default_factory=dict)

@@ -252,6 +252,7 @@ class CollectionRun:
             dtype=self._parts.models.dtype(device),
             device=device,
             outputs=tuple(outputs),
+            chunk_id=lambda row: collection.store.chunk(row).chunk_id,
         )
         return stage.run(
             task,

@@ -145,6 +145,7 @@ def _dense_run(
         device=",".join(block.devices),
         batch_sizes=block.batch_sizes,
         peak_bytes=block.peak_bytes,
+        oom_retries=block.oom_retries,
         statistics={
             "pooling": block.model.pooling,
             "batches": block.batches,
@@ -301,6 +302,7 @@ def _performance(result: CollectionResult) -> dict[str, StagePerformance]:
             items=block.computed_chunks,
             items_per_second=_rate(block.computed_chunks, block.wall_seconds),
             tokens_per_second=_rate(block.computed_tokens, block.wall_seconds),
+            peak_bytes=block.peak_bytes,
             rss_bytes=block.peak_rss_bytes or None,
         )
         for block in result.dense

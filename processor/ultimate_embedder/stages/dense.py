@@ -20,13 +20,20 @@ import orjson
 
 from ..config import ModelConfig
 from ..encoders.sources import ModelLocation
+from ..errors import DeviceOutOfMemory
 from ..hardware import this_machine
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..ledger import BatchRecord, Ledger
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array, UInt32Array
-from ..telemetry.events import BatchFinished, Emit, StageFinished, StageStarted
+from ..telemetry.events import (
+    BatchFinished,
+    Emit,
+    MemoryRetried,
+    StageFinished,
+    StageStarted,
+)
 from ..workers.batch_encoder import create_attention, create_vectors, save_plan
 from ..workers.jobs import BatchReply, BatchRequest, EncodeJob, Output
 from ..workers.pool import BatchExecutor
@@ -64,6 +71,8 @@ class DenseBlock:
     and `computed_tokens` count what this run computed: each distinct text once.
     `windows` are those of the `chunks_in_windows`, which are longer than the model's.
     `peak_rss_bytes` is the largest worker's memory, `peak_bytes` the device's.
+    `batch_sizes` are rows of the batches, and of the passes that a batch was split
+    into; `oom_retries` counts how often this run split one for lack of memory.
     """
 
     model: ModelConfig
@@ -90,6 +99,7 @@ class DenseBlock:
     computed_tokens: int
     peak_rss_bytes: int
     peak_bytes: int | None = None
+    oom_retries: int = 0
 
     @property
     def reused_chunks(self) -> int:
@@ -106,7 +116,11 @@ class DenseBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseTask:
-    """One pass to make: which model, over which tokens, with which outputs."""
+    """One pass to make: which model, over which tokens, with which outputs.
+
+    `budget_tokens` is the most positions of one forward pass on a GPU. `chunk_id` names
+    a row in messages.
+    """
 
     collection: str
     model: ModelConfig
@@ -116,6 +130,8 @@ class DenseTask:
     dtype: str
     device: str
     outputs: tuple[Output, ...]
+    budget_tokens: int | None = None
+    chunk_id: Callable[[int], str] = str
 
 
 class DenseStage:
@@ -143,6 +159,7 @@ class DenseStage:
 
         Raises:
             ModelError: the model cannot be loaded or gives unusable vectors.
+            DeviceOutOfMemory: one text alone does not fit; the message names its chunk.
             RunStopped: the run ended early; what is marked stays done.
         """
         started = time.perf_counter()
@@ -218,6 +235,7 @@ class DenseStage:
             attention=attention if "attention" in task.outputs else None,
             device=task.device,
             dtype=task.dtype,
+            budget_tokens=task.budget_tokens,
         )
 
     def _missing(self, task: DenseTask, plan: BatchPlan) -> list[BatchRequest]:
@@ -247,10 +265,19 @@ class DenseStage:
         if not requests:
             return []
         replies = []
-        with self._open_executor(job, len(requests)) as executor:
-            for reply in executor.run(requests):
-                self._mark(task, reply, work)
-                replies.append(reply)
+        try:
+            with self._open_executor(job, len(requests)) as executor:
+                for reply in executor.run(requests):
+                    self._mark(task, reply, work)
+                    replies.append(reply)
+        except DeviceOutOfMemory as error:
+            if error.row is None:
+                raise
+            raise DeviceOutOfMemory(
+                f"{error.message} It belongs to chunk {task.chunk_id(error.row)}.",
+                cure=error.cure,
+                row=error.row,
+            ) from error
         return replies
 
     def _mark(self, task: DenseTask, reply: BatchReply, work: _Work) -> None:
@@ -264,6 +291,15 @@ class DenseStage:
                     padded_tokens=reply.padded_tokens,
                     seconds=reply.seconds,
                 ),
+            )
+        for _ in range(reply.oom_retries):
+            self._emit(
+                MemoryRetried(
+                    stage="dense",
+                    model=task.model.name,
+                    device=reply.device,
+                    budget_tokens=reply.budget_tokens or 0,
+                )
             )
         self._emit(
             BatchFinished(
@@ -288,6 +324,8 @@ class DenseStage:
         started: float,
     ) -> DenseBlock:
         tokens, plan = work.tokens, work.plan
+        split = {rows for reply in replies for rows in reply.pass_rows}
+        peaks = [reply.device_peak_bytes or 0 for reply in replies]
         records = self._ledger.finished(_pass_name(task, task.outputs[0]))
         vectors = np.load(job.vectors, mmap_mode="r")
         attention = None
@@ -311,7 +349,7 @@ class DenseStage:
             truncated_tokens=int(tokens.truncated.sum()),
             windows=work.pieces.windows,
             chunks_in_windows=work.chunks_in_windows,
-            batch_sizes=tuple(sorted({record.rows for record in records})),
+            batch_sizes=tuple(sorted({record.rows for record in records} | split)),
             batches=len(plan),
             reused_batches=len(plan) - len(replies),
             compute_seconds=sum(record.seconds for record in records),
@@ -319,6 +357,8 @@ class DenseStage:
             computed_chunks=sum(work.texts(reply.batch) for reply in replies),
             computed_tokens=sum(reply.tokens for reply in replies),
             peak_rss_bytes=max((reply.peak_bytes for reply in replies), default=0),
+            peak_bytes=max(peaks, default=0) or None,
+            oom_retries=sum(reply.oom_retries for reply in replies),
         )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from ..encoders.adaptive import AdaptiveEncoder
 from ..encoders.protocols import AttentionEncoder
 from ..encoders.windows import own_attention
-from ..errors import ModelError
+from ..errors import DeviceOutOfMemory, ModelError
 from ..hardware import peak_memory_bytes
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
@@ -59,11 +61,32 @@ def save_plan(path: Path, plan: BatchPlan) -> None:
 
 
 class BatchEncoder:
-    """Does the batches of one job with one encoder."""
+    """Does the batches of one job with one encoder, in smaller passes where needed.
 
-    def __init__(self, job: EncodeJob, encoder: AttentionEncoder) -> None:
+    `device_peak_bytes` reads how much of a GPU's memory was used at most;
+    `release` gives back what its allocator keeps.
+    """
+
+    def __init__(
+        self,
+        job: EncodeJob,
+        encoder: AttentionEncoder,
+        *,
+        device_peak_bytes: Callable[[], int | None] = lambda: None,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open what the job names."""
         self._job = job
-        self._encoder = encoder
+        self._device_peak_bytes = device_peak_bytes
+        on_cpu = encoder.device == "cpu"
+        self._encoder = AdaptiveEncoder(
+            encoder,
+            job.model.name,
+            # On a CPU passes are small already: there a plan's batch is never cut.
+            budget_tokens=None if on_cpu else job.budget_tokens,
+            release=release,
+            used_bytes=peak_memory_bytes if on_cpu else device_peak_bytes,
+        )
         self._tokens = TokenTable.open(job.tokens)
         self._pieces = Pieces.open(job.pieces)
         with np.load(job.plan) as stored:
@@ -74,29 +97,45 @@ class BatchEncoder:
 
         Raises:
             ModelError: a vector is not finite or not of unit length.
-            DeviceOutOfMemory: the batch does not fit the device.
+            DeviceOutOfMemory: a text alone does not fit the device; `row` is its own.
         """
         started = time.perf_counter()
         pieces = self._plan.batch(request.batch)
         ids = [self._pieces.ids(self._tokens, int(piece)) for piece in pieces]
-        if "attention" in request.outputs:
-            vectors, attention = self._encoder.encode_with_attention(ids)
-            self._write_attention(pieces, attention)
-        else:
-            vectors = self._encoder.encode(ids)
+        try:
+            if "attention" in request.outputs:
+                vectors, attention = self._encoder.encode_with_attention(ids)
+                self._write_attention(pieces, attention)
+            else:
+                vectors = self._encoder.encode(ids)
+        except DeviceOutOfMemory as error:
+            if error.row is None:
+                raise
+            row = self._row(int(pieces[error.row]))
+            raise DeviceOutOfMemory(error.message, cure=error.cure, row=row) from error
         if "dense" in request.outputs:
             check_unit_vectors(vectors, self._job.model.name)
             self._write_dense(pieces, vectors)
+        cost = self._encoder.take_cost()
         return BatchReply(
             batch=request.batch,
             outputs=request.outputs,
             rows=len(pieces),
             tokens=sum(len(row) for row in ids),
-            padded_tokens=sum(self._encoder.padded_length(len(row)) for row in ids),
+            padded_tokens=cost.positions,
             seconds=time.perf_counter() - started,
             device=self._encoder.device,
             peak_bytes=peak_memory_bytes(),
+            device_peak_bytes=self._device_peak_bytes(),
+            pass_rows=tuple(sorted(set(cost.rows))),
+            oom_retries=cost.oom_retries,
+            budget_tokens=self._encoder.budget.now,
         )
+
+    def _row(self, piece: int) -> int:
+        """Return the row that a piece is, or is a window of."""
+        window = piece - self._pieces.rows
+        return piece if window < 0 else int(self._pieces.window_rows[window])
 
     def _write_dense(self, pieces: Int64Array, vectors: Float32Array) -> None:
         """Put texts in their rows, and windows in a file of their own."""

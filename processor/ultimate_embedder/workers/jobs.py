@@ -21,6 +21,7 @@ _PATHS = (
     "windows",
     "attention",
 )
+_TUPLES = {"outputs", "pass_rows"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class EncodeJob:
 
     `vectors` has a row for each text, `windows` one for each window of those that are
     longer than the model's. `attention` names a flat float32 file with a figure for
-    each token of the table.
+    each token of the table. `budget_tokens` is the most positions of one forward pass
+    on a GPU, rows times the longest; None: as many as a batch comes to.
     """
 
     model: ModelConfig
@@ -43,6 +45,7 @@ class EncodeJob:
     device: str = "cpu"
     dtype: str = "float32"
     memory_cap_bytes: int = DEFAULT_GPU_MEMORY_CAP_BYTES
+    budget_tokens: int | None = None
 
     def to_line(self) -> bytes:
         """Return the job as one line of JSON."""
@@ -84,7 +87,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReply:
-    """A batch is on disk, synced. `peak_bytes` is the worker's largest memory."""
+    """A batch is on disk, synced.
+
+    `peak_bytes` is the worker's largest memory, `device_peak_bytes` that on a GPU.
+    `pass_rows` lists, once each, how many rows the forward passes had; where memory
+    failed, `oom_retries` counts how often, and `budget_tokens` is what was left.
+    """
 
     batch: int
     outputs: tuple[Output, ...]
@@ -94,15 +102,23 @@ class BatchReply:
     seconds: float
     device: str
     peak_bytes: int
+    device_peak_bytes: int | None = None
+    pass_rows: tuple[int, ...] = ()
+    oom_retries: int = 0
+    budget_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A worker gives up: the name of an error class, its message and its cure."""
+    """A worker gives up: the name of an error class, its message and its cure.
+
+    `row` is that of the text which did not fit the device, where that was why.
+    """
 
     kind: str
     message: str
     cure: str | None
+    row: int | None = None
 
 
 Answer = Ready | BatchReply | Failure
@@ -120,6 +136,6 @@ def answer_from_line(line: bytes) -> Answer:
     """Read what `answer_to_line` wrote."""
     fields: dict[str, Any] = orjson.loads(line)
     kind = _ANSWERS[fields.pop("answer")]
-    if "outputs" in fields:
-        fields["outputs"] = tuple(fields["outputs"])
+    for key in _TUPLES & fields.keys():
+        fields[key] = tuple(fields[key])
     return kind(**fields)

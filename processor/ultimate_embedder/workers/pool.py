@@ -1,6 +1,7 @@
 """Hands the requests of a job to worker processes and collects what they did.
 
-A worker that dies is noticed by the end of its output; its batch goes to another one.
+A worker that dies is noticed by the end of its output; its batch goes to another one,
+and so does that of a worker whose device has no room for one text of it.
 Workers are started as plain commands, not forked or spawned from the caller's main
 module, so this works the same from a script, a notebook and standard input.
 """
@@ -8,6 +9,7 @@ module, so this works the same from a script, a notebook and standard input.
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import subprocess
 import sys
@@ -19,16 +21,20 @@ from typing import IO, Protocol
 
 from .. import errors
 from ..encoders.protocols import AttentionEncoder
-from ..errors import EmbedderError, RunStopped
+from ..errors import DeviceOutOfMemory, EmbedderError, RunStopped
 from .batch_encoder import BatchEncoder
 from .jobs import BatchReply, BatchRequest, EncodeJob, Failure, Ready, answer_from_line
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[3]
-_START = (
+_COMMAND = (
+    sys.executable,
+    "-c",
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from processor.ultimate_embedder.workers.process import main; main()"
+    "from processor.ultimate_embedder.workers.process import main; main()",
+    str(_IMPORT_ROOT),
 )
 _SECONDS_TO_END = 5.0
+_LOGGER = logging.getLogger(__name__)
 
 
 class BatchExecutor(Protocol):
@@ -50,13 +56,12 @@ class InProcessExecutor:
 
 
 class _Worker:
-    def __init__(self, job: EncodeJob) -> None:
+    def __init__(self, job: EncodeJob, command: Sequence[str]) -> None:
+        self.device = job.device
         self.ready = False
         self.current: BatchRequest | None = None
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-c", _START, str(_IMPORT_ROOT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._send(job.to_line())
 
@@ -101,11 +106,17 @@ class _Worker:
 class WorkerPool:
     """A context manager over as many workers as given jobs, one model each."""
 
-    def __init__(self, jobs: Sequence[EncodeJob]) -> None:
-        """Start a worker for each job; jobs differ in their device at most."""
+    def __init__(
+        self, jobs: Sequence[EncodeJob], command: Sequence[str] = _COMMAND
+    ) -> None:
+        """Start a worker for each job; jobs differ in their device at most.
+
+        `command` starts a process that behaves as `process.main` does.
+        """
         self._ends: list[str] = []
+        self._no_room: Failure | None = None
         self._selector = selectors.DefaultSelector()
-        self._workers = [_Worker(job) for job in jobs]
+        self._workers = [_Worker(job, command) for job in jobs]
         for worker in self._workers:
             self._selector.register(worker.output, selectors.EVENT_READ, worker)
 
@@ -136,19 +147,14 @@ class WorkerPool:
 
         Raises:
             EmbedderError: what a worker raised, by its own class.
+            DeviceOutOfMemory: no worker is left, and one had no room for a text.
             RunStopped: every worker died.
         """
         waiting = deque(requests)
         missing = len(waiting)
         while missing:
             if not self._selector.get_map():
-                raise RunStopped(
-                    f"Every worker process died ({', '.join(self._ends)}); {missing} "
-                    "batches are left.",
-                    cure="After signal 9 look for 'out of memory' in the system's log "
-                    "and use fewer workers; after an exit status see the error above. "
-                    "The same command resumes.",
-                )
+                raise self._none_left(missing)
             for key, _ in self._selector.select():
                 worker: _Worker = key.data
                 reply = self._hear(worker, waiting)
@@ -156,18 +162,28 @@ class WorkerPool:
                     missing -= 1
                     yield reply
 
+    def _none_left(self, missing: int) -> EmbedderError:
+        if self._no_room is not None:
+            return _named(self._no_room)
+        return RunStopped(
+            f"Every worker process died ({', '.join(self._ends)}); {missing} "
+            "batches are left.",
+            cure="After signal 9 look for 'out of memory' in the system's log "
+            "and use fewer workers; after an exit status see the error above. "
+            "The same command resumes.",
+        )
+
     def _hear(self, worker: _Worker, waiting: deque[BatchRequest]) -> BatchReply | None:
         line = worker.output.readline()
-        if not line:
-            self._selector.unregister(worker.output)
-            self._ends.append(worker.how_it_ended())
-            if worker.current is not None:
-                waiting.appendleft(worker.current)
-                self._wake_idle(waiting)
+        if not line.endswith(b"\n"):  # the end, perhaps in the middle of an answer
+            self._lose(worker, waiting, None)
             return None
         answer = answer_from_line(line)
         if isinstance(answer, Failure):
-            raise _named(answer)
+            if answer.kind != DeviceOutOfMemory.__name__:
+                raise _named(answer)
+            self._lose(worker, waiting, answer)
+            return None
         worker.current = None
         if waiting:
             worker.give(waiting.popleft())
@@ -176,8 +192,26 @@ class WorkerPool:
             return None
         return answer
 
+    def _lose(
+        self, worker: _Worker, waiting: deque[BatchRequest], no_room: Failure | None
+    ) -> None:
+        """Go on without a worker; its batch is the next one to be done."""
+        self._selector.unregister(worker.output)
+        self._no_room = no_room or self._no_room
+        self._ends.append(worker.how_it_ended())
+        _LOGGER.warning(
+            "A worker on %s ended (%s); %d are left.",
+            worker.device,
+            no_room.message if no_room else self._ends[-1],
+            len(self._selector.get_map()),
+        )
+        if worker.current is not None:
+            waiting.appendleft(worker.current)
+            worker.current = None
+            self._wake_idle(waiting)
+
     def _wake_idle(self, waiting: deque[BatchRequest]) -> None:
-        """Give a dead worker's batch to one that had run out of work."""
+        """Give a lost worker's batch to one that had run out of work."""
         for key in self._selector.get_map().values():
             worker: _Worker = key.data
             if worker.ready and worker.current is None and waiting:
@@ -185,5 +219,7 @@ class WorkerPool:
 
 
 def _named(failure: Failure) -> EmbedderError:
+    if failure.kind == DeviceOutOfMemory.__name__:
+        return DeviceOutOfMemory(failure.message, cure=failure.cure, row=failure.row)
     kind: type[EmbedderError] = getattr(errors, failure.kind, RunStopped)
     return kind(failure.message, cure=failure.cure)

@@ -33,7 +33,12 @@ def _serve_or_tell(requests: BinaryIO, answers: BinaryIO) -> None:
     except EmbedderError as error:
         _answer(
             answers,
-            Failure(kind=type(error).__name__, message=error.message, cure=error.cure),
+            Failure(
+                kind=type(error).__name__,
+                message=error.message,
+                cure=error.cure,
+                row=error.row if isinstance(error, DeviceOutOfMemory) else None,
+            ),
         )
     except BrokenPipeError:
         raise
