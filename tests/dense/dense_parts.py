@@ -15,12 +15,8 @@ from processor.ultimate_embedder.intake.token_table import TokenTable
 from processor.ultimate_embedder.ledger import Ledger
 from processor.ultimate_embedder.model_manager import ModelManager
 from processor.ultimate_embedder.planning import plan_batches
-from processor.ultimate_embedder.stages.dense import (
-    DenseBlock,
-    DenseStage,
-    DenseTask,
-    OpenExecutor,
-)
+from processor.ultimate_embedder.stages.dense import DenseStage, OpenExecutor
+from processor.ultimate_embedder.stages.dense_records import DenseBlock, DenseTask
 from processor.ultimate_embedder.testing import HashingEncoder, RecordingListener
 from processor.ultimate_embedder.workers.jobs import EncodeJob
 

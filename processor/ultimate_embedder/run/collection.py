@@ -23,7 +23,8 @@ from ..intake.measure import MeasuredCollection, measure_collection
 from ..ledger import Ledger
 from ..model_manager import ModelSource
 from ..records import Float32Array
-from ..stages.dense import DenseBlock, DenseStage, DenseTask, OpenExecutor
+from ..stages.dense import DenseStage, OpenExecutor
+from ..stages.dense_records import DenseBlock, DenseTask
 from ..stages.sparse import SparseResult, SparseVectorGenerator
 from ..telemetry.events import Emit, Event, StageSkipped, Warned
 from ..telemetry.summary import MetricsSummary

@@ -34,7 +34,7 @@ from ..export.manifest_sections import (
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
 from ..retrieval.quality import QualityCard
-from ..stages.dense import DenseBlock
+from ..stages.dense_records import DenseBlock
 from ..stages.fusion import FusionResult
 from ..stages.sparse import SparseResult
 from .retrieval import RerankImpossible, RetrievalOutcome

@@ -18,15 +18,13 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from ..config import ModelConfig
-from ..encoders.sources import ModelLocation
 from ..errors import DeviceOutOfMemory
 from ..hardware import this_machine
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..ledger import BatchRecord, Ledger
 from ..planning import BatchPlan
-from ..records import Float32Array, Int64Array, UInt32Array
+from ..records import Int64Array
 from ..telemetry.events import (
     BatchFinished,
     Emit,
@@ -37,6 +35,7 @@ from ..telemetry.events import (
 from ..workers.batch_encoder import create_attention, create_vectors, save_plan
 from ..workers.jobs import BatchReply, BatchRequest, EncodeJob, Output
 from ..workers.pool import BatchExecutor
+from .dense_records import DenseBlock, DenseTask, TokenAttention
 from .text_rows import copy_to_equal_rows, pool_long_rows
 
 OpenExecutor = Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]
@@ -45,93 +44,6 @@ OpenExecutor = Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]
 _FLOAT32_BYTES = 4
 _LIBRARIES = ("torch", "transformers")
 _BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TokenAttention:
-    """[CLS] attention for each token of each row, memory-mapped."""
-
-    tokens: TokenTable
-    weights: Float32Array
-    first_rows: Int64Array
-
-    def row(self, row: int) -> tuple[UInt32Array, Float32Array]:
-        """Return a row's token ids and their attention, both [length]."""
-        first = int(self.first_rows[row])
-        start, stop = self.tokens.offsets[first], self.tokens.offsets[first + 1]
-        return self.tokens.row(first), self.weights[start:stop]
-
-
-@dataclass(frozen=True, slots=True)
-class DenseBlock:
-    """What one model made of a collection, with what it cost.
-
-    `vectors` is float32 [rows, dimension], memory-mapped, None when only attention
-    was asked for. `reused_batches` were on disk from an earlier run; `computed_chunks`
-    and `computed_tokens` count what this run computed: each distinct text once.
-    `windows` are those of the `chunks_in_windows`, which are longer than the model's.
-    `peak_rss_bytes` is the largest worker's memory, `peak_bytes` the device's.
-    `batch_sizes` are rows of the batches, and of the passes that a batch was split
-    into; `oom_retries` counts how often this run split one for lack of memory.
-    """
-
-    model: ModelConfig
-    location: ModelLocation
-    vectors: Float32Array | None
-    attention: TokenAttention | None
-    attention_fingerprint: str
-    dtype: str
-    devices: tuple[str, ...]
-    chunks: int
-    texts: int  # distinct ones
-    tokens: int
-    padding_ratio: float
-    truncated_chunks: int
-    truncated_tokens: int
-    windows: int
-    chunks_in_windows: int
-    batch_sizes: tuple[int, ...]
-    batches: int
-    reused_batches: int
-    compute_seconds: float
-    wall_seconds: float
-    computed_chunks: int
-    computed_tokens: int
-    peak_rss_bytes: int
-    peak_bytes: int | None = None
-    oom_retries: int = 0
-
-    @property
-    def reused_chunks(self) -> int:
-        """How many chunks an earlier run did: all, if nothing was left to compute."""
-        if not self.computed_chunks:
-            return self.chunks
-        return self.texts - self.computed_chunks
-
-    @property
-    def stored(self) -> bool:
-        """Whether vectors were asked for, not attention alone."""
-        return self.vectors is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseTask:
-    """One pass to make: which model, over which tokens, with which outputs.
-
-    `budget_tokens` is the most positions of one forward pass on a GPU. `chunk_id` names
-    a row in messages.
-    """
-
-    collection: str
-    model: ModelConfig
-    location: ModelLocation
-    tokens_dir: Path
-    fingerprint: str  # of texts, tokenizer and window
-    dtype: str
-    device: str
-    outputs: tuple[Output, ...]
-    budget_tokens: int | None = None
-    chunk_id: Callable[[int], str] = str
 
 
 class DenseStage:
