@@ -1,0 +1,91 @@
+"""Workers that die at every moment: the others redo what they had, byte for byte."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dense_parts import Pass, hashing
+
+from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
+from processor.ultimate_embedder.errors import DeviceOutOfMemory, RunStopped
+from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.stages.dense import OpenExecutor
+from processor.ultimate_embedder.telemetry.events import BatchFinished
+from processor.ultimate_embedder.workers.opening import in_process
+from processor.ultimate_embedder.workers.pool import WorkerPool
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")), str(ROOT))
+MakePass = Callable[[str], Pass]
+
+
+def workers(*devices: str) -> OpenExecutor:
+    """Return what opens a pool of fake workers that fail as their devices say."""
+    return lambda job, _: WorkerPool(
+        [replace(job, device=device) for device in devices], FAKE
+    )
+
+
+@pytest.fixture
+def make_pass(
+    manager: ModelManager, minilm: ModelConfig, tokenizer: HubTokenizer, tmp_path: Path
+) -> MakePass:
+    def make(name: str) -> Pass:
+        texts = [f"text {number} of a few words" for number in range(40)]
+        passing = Pass(tmp_path / name, texts, manager, minilm, tokenizer)
+        passing.task = replace(
+            passing.task,
+            outputs=("dense",),
+            chunk_id=lambda row: f"c:s:f.md:chunk:{row}",
+        )
+        return passing
+
+    return make
+
+
+def vectors(passing: Pass, open_executor: OpenExecutor) -> bytes:
+    found = passing.block(open_executor).vectors
+    assert found is not None
+    return found.tobytes()
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["dies-starting", "dies-idle", "dies-mid-row", "dies-mid-answer", "no-room"],
+)
+def test_what_a_lost_worker_had_is_done_by_the_other(
+    how: str, make_pass: MakePass, caplog: pytest.LogCaptureFixture
+) -> None:
+    undisturbed = vectors(make_pass("undisturbed"), in_process(hashing))
+    disturbed = make_pass("disturbed")
+    assert vectors(disturbed, workers(how, "waits")) == undisturbed
+    assert len(disturbed.heard.of(BatchFinished)) == len(disturbed.plan)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"A worker on {how} ended (")
+
+
+def test_when_no_worker_has_room_the_chunk_is_named_and_the_same_command_resumes(
+    make_pass: MakePass,
+) -> None:
+    passing = make_pass("no-room")
+    longest = int(passing.plan.batch(0)[0])
+    with pytest.raises(DeviceOutOfMemory) as caught:
+        vectors(passing, workers("no-room", "no-room-either"))
+    tokens = len(passing.tokens.row(longest))
+    assert caught.value.message == (
+        "Model all-miniLM-l6 ran out of memory on cuda:1 with one text of "
+        f"{tokens} tokens alone. It belongs to chunk c:s:f.md:chunk:{longest}."
+    )
+    assert caught.value.cure is not None
+    undisturbed = vectors(make_pass("undisturbed"), in_process(hashing))
+    assert vectors(passing, workers("cpu")) == undisturbed
+
+
+def test_when_every_worker_dies_at_its_start_the_run_stops(make_pass: MakePass) -> None:
+    with pytest.raises(RunStopped, match=r"Every worker process died \(signal 9, sig"):
+        vectors(make_pass("dead"), workers("dies-starting", "dies-starting"))
