@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import BundleError
-from ..export.faiss_index import FaissIndex
+from ..export.faiss_index import EXACT, FaissIndex
 from ..export.vectors import BLOCK_ROWS
 from ..records import Float32Array
 from ..retrieval.indexes import DenseIndex
@@ -30,6 +30,8 @@ def check_dense(bundle: OpenBundle, findings: Findings) -> None:
         sound = _check_values(name, vectors, findings)
         if bundle.usable(bundle.names.index(key)):
             _check_index(bundle, key, vectors, findings, searchable=sound)
+        elif name in bundle.intact:
+            _place_damage(bundle, bundle.names.index(key), vectors, findings)
     if bundle.vectors:
         findings.checks.append(f"vectors of {len(bundle.vectors)} dense models")
 
@@ -88,6 +90,34 @@ def _check_index(
             findings.add(name, f"row {row}", "differs from the .npy file")
     if searchable and len(vectors):
         _compare_searches(name, index, vectors, findings)
+
+
+def _place_damage(
+    bundle: OpenBundle, name: str, vectors: Float32Array, findings: Findings
+) -> None:
+    """Say where an exact index of the right size differs from the vectors.
+
+    Such a file is a short header and the vectors, so it need not be parsed.
+    """
+    path, export = bundle.file(name), bundle.manifest.export
+    if path is None or export is None or export.faiss_factory != EXACT:
+        return
+    size = path.stat().st_size
+    begin = size - vectors.nbytes
+    if begin <= 0 or size not in {a.bytes for a in bundle.manifest.artifacts}:
+        return
+    stored = np.memmap(path, dtype=np.uint8, mode="r", offset=begin)
+    width, differs = vectors.shape[1] * 4, False
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = np.asarray(vectors[start : start + BLOCK_ROWS]).view(np.uint8)
+        found = stored[start * width :][: block.size].reshape(block.shape)
+        for row in np.flatnonzero((found != block).any(axis=1)):
+            at = (start + int(row)) * width + int((found[row] != block[row]).argmax())
+            place = f"row {start + int(row)}, byte {begin + at}"
+            findings.add(name, place, "differs from the .npy file")
+            differs = True
+    if not differs:
+        findings.add(name, f"bytes 0-{begin}", "the header differs")
 
 
 def _compare_searches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
@@ -44,10 +45,10 @@ def check_files(
     """
     artifacts = {a.path: a for a in manifest.artifacts} if manifest else {}
     sums = _read_sums(bundle, bool(artifacts), findings)
-    if artifacts:
-        _compare_lists(artifacts, sums, findings)
+    if manifest is not None and artifacts:
+        _compare_lists(manifest.artifacts, artifacts, sums, findings)
     expected = {path: item.sha256 for path, item in artifacts.items()}
-    for path, digest in sums.items():
+    for path, digest in (sums or {}).items():
         expected.setdefault(path, digest)
     intact = {
         path
@@ -60,7 +61,8 @@ def check_files(
     return frozenset(intact)
 
 
-def _read_sums(bundle: Path, needed: bool, findings: Findings) -> dict[str, str]:
+def _read_sums(bundle: Path, needed: bool, findings: Findings) -> dict[str, str] | None:
+    """Return the list; None where a file is there and is no list."""
     path = bundle / SUMS
     if not path.exists():
         if needed:
@@ -70,14 +72,22 @@ def _read_sums(bundle: Path, needed: bool, findings: Findings) -> dict[str, str]
         return parse_sums(path.read_bytes())
     except (OSError, BundleError) as error:
         findings.add(SUMS, "whole file", str(error))
-        return {}
+        return None
 
 
 def _compare_lists(
-    artifacts: dict[str, Artifact], sums: dict[str, str], findings: Findings
+    listed: tuple[Artifact, ...],
+    artifacts: dict[str, Artifact],
+    sums: dict[str, str] | None,
+    findings: Findings,
 ) -> None:
+    for path, times in Counter(item.path for item in listed).items():
+        if times > 1:
+            findings.add(MANIFEST, "artifacts", f"{path} is listed {times} times")
     if SUMS not in artifacts:
         findings.add(MANIFEST, "artifacts", f"{SUMS} is not listed")
+    if sums is None:
+        return
     for path, item in artifacts.items():
         if path != SUMS and sums.get(path) != item.sha256:
             findings.add(SUMS, f"entry {path}", "differs from the manifest's sum")
@@ -92,6 +102,16 @@ def _check_file(
     if not parts or name.startswith("/") or ".." in parts:
         findings.add(name, "whole file", "the name leads out of the bundle")
         return False
+    try:
+        return _is_as_listed(bundle, name, digest, item, findings)
+    except OSError as error:  # no permission, a bad sector, a name too long
+        findings.add(name, "whole file", f"cannot be read: {error.strerror or error}")
+        return False
+
+
+def _is_as_listed(
+    bundle: Path, name: str, digest: str, item: Artifact | None, findings: Findings
+) -> bool:
     path = bundle / name
     if not path.is_file() or _through_link(bundle, path):
         findings.add(name, "whole file", "missing, or not a plain file")

@@ -31,8 +31,15 @@ class OpenBundle:
         path = self.path / name
         return path if path.is_file() else None
 
+    def suspect(self, reader: str, other: str) -> str:
+        """Return which of two files that contradict each other is to be named.
+
+        The one whose own sum does not hold; else `reader`, where the fault was seen.
+        """
+        return other if reader in self.intact and other not in self.intact else reader
+
     def usable(self, name: str) -> bool:
-        """Whether a binary file may be opened: its sum holds, or none is stated."""
+        """Whether a file may be trusted: its sum holds, or none is stated."""
         if not self.manifest.artifacts:
             return (self.path / name).is_file()
         return name in self.intact

@@ -63,6 +63,7 @@ def _parse(content: bytes) -> dict[str, Any]:
     record = orjson.loads(content)
     return {
         "query_id": record["query_id"],
+        "scores": record["scores"],
         "candidate_ids": [candidate + "" for candidate in record["candidate_ids"]],
         **{key: list(record[key]) for key in _SCORE_LISTS if key in record},
     }

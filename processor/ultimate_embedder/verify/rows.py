@@ -95,8 +95,11 @@ def check_rows(bundle: OpenBundle, findings: Findings) -> SeenIds:
 def parsed_lines(
     path: Path, name: str, parse: Callable[[bytes], _T], findings: Findings
 ) -> Iterator[Parsed[_T]]:
-    """Yield each line with what it holds, or None after noting what is wrong."""
-    for line in read_lines(path):
+    """Yield each line with what it holds, or None after noting what is wrong.
+
+    A file that cannot be read to its end is a finding, and its lines end there.
+    """
+    for line in _lines(path, name, findings):
         place = f"line {line.number}, byte {line.offset}"
         if not line.ended:
             findings.add(name, place, "the last line breaks off")
@@ -109,6 +112,17 @@ def parsed_lines(
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             findings.add(name, place, f"has another shape: {error!r}")
             yield line, None
+
+
+def _lines(path: Path, name: str, findings: Findings) -> Iterator[Line]:
+    read = 0
+    try:
+        for line in read_lines(path):
+            read = line.number
+            yield line
+    except OSError as error:
+        problem = f"cannot be read further: {error.strerror or error}"
+        findings.add(name, f"line {read}", problem)
 
 
 def _parse_id(content: bytes) -> tuple[int, str, str, str]:
@@ -125,6 +139,8 @@ def _parse_point(content: bytes) -> Point:
     point = parse_point(orjson.loads(content))
     if not isinstance(point.text, str) or not isinstance(point.chunk_id, str):
         raise ValueError("text or chunk_id is no string")
+    if not isinstance(point.metadata, dict):
+        raise ValueError("metadata is no object")
     return point
 
 
@@ -156,10 +172,13 @@ class _RowCheck:
         if entry is not None:
             self._check_id(row, id_line, entry)
         if point is not None:
-            self._check_point(row, point_line, entry, point)
+            self._check_point(row, point_line, point)
+            if entry is not None:
+                self._compare(id_line, entry, point_line, point)
         if vectors is not None:
             known = entry[2] if entry else None
-            self._sparse.row(row, sparse_line, known, vectors, point)
+            seen = None if point is None else (point_line, point)
+            self._sparse.row(row, sparse_line, known, vectors, seen)
 
     def finish(self) -> None:
         """Check what only the whole shows."""
@@ -189,13 +208,27 @@ class _RowCheck:
         if point != point_id(chunk_id):
             self._findings.add(name, place, "point_id is not the UUIDv5 of chunk_id")
 
-    def _check_point(
-        self,
-        row: int,
-        line: Line,
-        entry: tuple[int, str, str, str] | None,
-        point: Point,
+    def _compare(
+        self, id_line: Line, entry: tuple[int, str, str, str], line: Line, point: Point
     ) -> None:
+        """Compare a point with its line of the ids; name the file that is damaged."""
+        names = self._bundle.names
+        in_ids = self._bundle.suspect(names.points, names.ids) == names.ids
+        name, other = (names.ids, "points") if in_ids else (names.points, "ids")
+        at = id_line if in_ids else line
+        place = f"line {at.number}, byte {at.offset}"
+        if point.chunk_id != entry[2]:
+            self._findings.add(name, place, f"chunk_id differs from the {other} file")
+        if text_sha256(point.text) != entry[3]:
+            self._findings.add(
+                name,
+                place,
+                "text_sha256 is not that of the text in the points file"
+                if in_ids
+                else "text does not have the text_sha256 of the ids file",
+            )
+
+    def _check_point(self, row: int, line: Line, point: Point) -> None:
         name = self._bundle.names.points
         place = f"line {line.number}, byte {line.offset}"
 
@@ -204,10 +237,6 @@ class _RowCheck:
 
         if point.point_id is not None and point.point_id != point_id(point.chunk_id):
             wrong("id is not the UUIDv5 of chunk_id")
-        if entry is not None and point.chunk_id != entry[2]:
-            wrong("chunk_id differs from the ids file")
-        if entry is not None and text_sha256(point.text) != entry[3]:
-            wrong("text does not have the text_sha256 of the ids file")
         if point.metadata.get("collection") != self._bundle.manifest.collection:
             wrong("metadata.collection is another collection")
         self._subdirs[str(point.metadata.get("source_subdir"))] += 1
@@ -225,7 +254,14 @@ class _RowCheck:
             if stored is None or row >= len(stored):
                 continue
             expected = np.ascontiguousarray(stored[row])
-            if vector.tobytes() != expected.tobytes():
+            if vector.tobytes() == expected.tobytes():
+                continue
+            stored_in = self._bundle.names.dense(key)
+            if self._bundle.suspect(name, stored_in) == name:
                 self._findings.add(
                     name, place, f"the vector of '{key}' differs from the .npy file"
+                )
+            else:
+                self._findings.add(
+                    stored_in, f"row {row}", "differs from the points file"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 
 from ..errors import BundleError
 from ..export.jsonl import Point, parse_sparse, sparse_fault
+from ..export.layout import MANIFEST
 from ..export.strict_json import Line
-from ..records import SparseVector
+from ..records import SparseInferenceRun, SparseVector
 from ..retrieval.postings import Postings
 from .opened import OpenBundle
 from .report import Findings
+
+VOCABULARY = "vocabulary_size"  # statistics of a model whose indices are token ids
 
 _POSTINGS_FILES = ("terms", "offsets", "rows", "values", "statistics")
 
@@ -75,6 +79,12 @@ class SparseCheck:
         self._findings = findings
         self._keys = set(bundle.sparse_keys)
         self._postings: dict[str, PostingsCheck] = {}
+        self._counts = {key: Counter[str]() for key in bundle.sparse_keys}
+        self._vocabulary = {
+            run.sparse_model: run.statistics[VOCABULARY]
+            for run in bundle.manifest.sparse_run or ()
+            if isinstance(run.statistics.get(VOCABULARY), int)
+        }
         for key in bundle.sparse_keys:
             self._open(key)
 
@@ -102,7 +112,7 @@ class SparseCheck:
         line: Line,
         chunk_id: str | None,
         entry: SparseRow,
-        point: Point | None,
+        point: tuple[Line, Point] | None,
     ) -> None:
         """Check the line of one row against the ids, the point and the postings."""
         place = f"line {line.number}, byte {line.offset}"
@@ -116,16 +126,41 @@ class SparseCheck:
         if entry.vectors.keys() != self._keys:
             wrong(f"has vectors of {sorted(entry.vectors)}")
         for key, vector in entry.vectors.items():
-            if fault := sparse_fault(vector):
+            if fault := self._fault(key, vector):
                 wrong(f"'{key}': {fault}")
             elif key in self._postings and not self._postings[key].agrees(row, vector):
-                folder = self._bundle.names.postings(key)
-                self._findings.add(folder, f"row {row}", "differs from the sparse file")
-        if point is not None and point.point_id is not None:
-            self._check_point(place, entry, point)
+                self._differs_from_postings(key, row, place)
+        if point is not None and point[1].point_id is not None:
+            self._check_point(place, entry, *point)
 
-    def _check_point(self, place: str, entry: SparseRow, point: Point) -> None:
-        name = self._bundle.names.points
+    def _fault(self, key: str, vector: SparseVector) -> str | None:
+        if fault := sparse_fault(vector):
+            return fault
+        if key in self._counts:
+            self._counts[key].update(
+                documents=1, entries=len(vector), empty_documents=len(vector) == 0
+            )
+        size = self._vocabulary.get(key)
+        if size is not None and len(vector) and int(vector.indices[-1]) >= size:
+            return f"index {vector.indices[-1]} is not in the vocabulary of {size}"
+        return None
+
+    def _differs_from_postings(self, key: str, row: int, place: str) -> None:
+        if self._bundle.usable(self._bundle.names.sparse):
+            folder = self._bundle.names.postings(key)
+            self._findings.add(folder, f"row {row}", "differs from the sparse file")
+        else:
+            self._findings.add(
+                self._bundle.names.sparse, place, f"'{key}' differs from the postings"
+            )
+
+    def _check_point(
+        self, place: str, entry: SparseRow, line: Line, point: Point
+    ) -> None:
+        names = self._bundle.names
+        name = self._bundle.suspect(names.points, names.sparse)
+        if name == names.points:
+            place = f"line {line.number}, byte {line.offset}"
         if point.sparse.keys() != entry.vectors.keys():
             self._findings.add(name, place, "has other sparse vectors")
             return
@@ -135,10 +170,9 @@ class SparseCheck:
                 vector.indices.tobytes() != other.indices.tobytes()
                 or vector.values.tobytes() != other.values.tobytes()
             ):
+                against = "sparse" if name == names.points else "points"
                 self._findings.add(
-                    name,
-                    f"row of {self._bundle.names.sparse} {place}",
-                    f"'{key}' differs from the sparse file",
+                    name, place, f"'{key}' differs from the {against} file"
                 )
 
     def finish(self) -> None:
@@ -150,5 +184,37 @@ class SparseCheck:
                     "all rows",
                     f"holds {left} entries that the sparse file lacks",
                 )
+        if self._bundle.usable(self._bundle.names.sparse):
+            for run in self._bundle.manifest.sparse_run or ():
+                self._check_counts(run)
         if self._keys:
             self._findings.checks.append(f"sparse vectors of {len(self._keys)} models")
+
+    def _check_counts(self, run: SparseInferenceRun) -> None:
+        """Compare the manifest's statistics with what the files hold."""
+        key, counted = run.sparse_model, dict(self._counts[run.sparse_model])
+        check = self._postings.get(key)
+        if check is not None:
+            postings = check.postings
+            counted["unique_terms"] = len(postings.terms)
+            filled = counted.get("documents", 0) - counted.get("empty_documents", 0)
+            if postings.population != filled:
+                self._findings.add(
+                    self._bundle.names.postings(key),
+                    "statistics",
+                    f"{postings.population} vectors that are not empty, not {filled}",
+                )
+            stated = run.statistics.get("average_length")
+            if stated is not None and postings.average_length != stated:
+                self._findings.add(
+                    self._bundle.names.postings(key),
+                    "statistics",
+                    f"average length {postings.average_length}, not the manifest's",
+                )
+        for name, number in counted.items():
+            if run.statistics.get(name, number) != number:
+                self._findings.add(
+                    MANIFEST,
+                    f"sparse_run {key} {name}",
+                    f"{run.statistics[name]}, the files hold {number}",
+                )
