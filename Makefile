@@ -11,7 +11,7 @@ EXTRAS := documents,qdrant,edge,otlp
 OPENSPEC := @fission-ai/openspec@1.13.2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-full test test-all check lint types spec bench eval clean
+.PHONY: help setup demo demo-full test test-all torture check lint types spec bench eval clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,10 +40,13 @@ demo-full: setup ## the same from everything in those packages (much longer)
 	$(BIN)/python scripts/demo.py --work-dir demo --full
 
 test: setup ## all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow' -n 2
+	$(BIN)/python -m pytest -m 'not slow and not torture' -n 2
 
-test-all: setup ## all tests
-	$(BIN)/python -m pytest -n 2
+test-all: setup ## all tests but torture
+	$(BIN)/python -m pytest -m 'not torture' -n 2
+
+torture: setup ## break runs hundreds of times (long), and write docs/reliability.md
+	$(BIN)/python -m pytest -m torture -n 2 tests/torture
 
 check: lint types spec ## lint, types and specification
 

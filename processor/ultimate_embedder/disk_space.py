@@ -5,6 +5,7 @@ The estimate leans upwards: measured bundles come out below it.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -66,12 +67,18 @@ def require_writable(directory: Path) -> None:
 
     Raises:
         UsageError: it cannot, and why.
+        OutputError: the disk is full.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"No space left for anything in {directory}.",
+                cure="Free some, then run the same command.",
+            ) from error
         raise UsageError(
             f"The output folder {directory} cannot be written to: "
             f"{error.strerror or error}.",

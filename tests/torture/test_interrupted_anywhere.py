@@ -1,0 +1,107 @@
+"""A run that is interrupted at any call that changes a file ends as if it had not been.
+
+Each round interrupts a run of all stages at one of its calls, starts the same command
+again, and compares every file of the bundle, the manifest aside, with those of a run
+that nothing disturbed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from faults import Fault, Faults, in_child
+from torture_parts import config_of, leftovers, run_once, some_pages, sums, write_pages
+
+SHORT = 12
+LONG = 200
+STOPPED, WRONG_USE = 3, 2
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a run gives when nothing happens, and how many calls it makes."""
+
+    root: Path
+    calls: int
+    files: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    root = tmp_path_factory.mktemp("torture")
+    write_pages(root / "chunked", some_pages())
+    config = config_of(root, "reference")
+    faults = Faults("none", 0, root)
+    status, calls = in_child(lambda: run_once(config), faults)
+    assert status == 0
+    assert calls > 50
+    return Undisturbed(root, calls, sums(root / "reference"))
+
+
+def moments(calls: int, rounds: int) -> list[int]:
+    """Return call numbers spread over a run, the first and the last among them."""
+    if rounds >= calls:
+        return list(range(1, calls + 1))
+    return sorted({1 + round(n * (calls - 1) / (rounds - 1)) for n in range(rounds)})
+
+
+def interrupt_and_resume(
+    undisturbed: Undisturbed,
+    make: Callable[[int], Faults],
+    rounds: int,
+    expected: tuple[int, ...],
+) -> None:
+    output = undisturbed.root / "out"
+    config = config_of(undisturbed.root)
+    struck = 0
+    for moment in moments(undisturbed.calls, rounds):
+        shutil.rmtree(output, ignore_errors=True)
+        status, _ = in_child(lambda: run_once(config), make(moment))
+        struck += status in expected
+        assert status in (0, *expected), f"call {moment}: status {status}"
+        if (output / "docs").exists():  # whole or not there
+            assert sums(output) == undisturbed.files, f"call {moment}"
+        assert in_child(lambda: run_once(config))[0] == 0, f"call {moment}"
+        assert sums(output) == undisturbed.files, f"call {moment}"
+        assert leftovers(output) == [], f"call {moment}"
+    # Near the end a call may be one that is allowed to fail; most must strike.
+    assert struck >= 0.8 * len(moments(undisturbed.calls, rounds))
+
+
+@pytest.mark.parametrize(
+    "rounds", [SHORT, pytest.param(LONG, marks=pytest.mark.torture)]
+)
+def test_killed_at_any_call(undisturbed: Undisturbed, rounds: int) -> None:
+    def kill(moment: int) -> Faults:
+        return Faults("kill", moment, undisturbed.root)
+
+    interrupt_and_resume(undisturbed, kill, rounds, (-9,))
+
+
+@pytest.mark.parametrize(
+    "rounds", [SHORT, pytest.param(LONG, marks=pytest.mark.torture)]
+)
+def test_power_cut_at_any_call(undisturbed: Undisturbed, rounds: int) -> None:
+    def cut(moment: int) -> Faults:
+        return Faults("power cut", moment, undisturbed.root, seed=rounds)
+
+    interrupt_and_resume(undisturbed, cut, rounds, (-9,))
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "EACCES"])
+@pytest.mark.parametrize(
+    "rounds", [SHORT // 3, pytest.param(50, marks=pytest.mark.torture)]
+)
+def test_refused_at_any_call(
+    undisturbed: Undisturbed, fault: Fault, rounds: int
+) -> None:
+    def refuse(moment: int) -> Faults:
+        return Faults(fault, moment, undisturbed.root, sticky=fault == "ENOSPC")
+
+    # A folder that cannot be made at all is a wrong --output-dir, unless it is full.
+    expected = (STOPPED,) if fault == "ENOSPC" else (STOPPED, WRONG_USE)
+    interrupt_and_resume(undisturbed, refuse, rounds, expected)
