@@ -93,12 +93,17 @@ def test_a_pass_that_fails_is_done_again_in_halves() -> None:
 def test_a_text_that_does_not_fit_alone_is_named_with_its_place_and_bytes() -> None:
     encoder = FailingEncoder(WIDTH, room_for(11))
     adaptive = AdaptiveEncoder(
-        encoder, "bge-m3", budget_tokens=64, used_bytes=lambda: 3 * 2**29
+        encoder,
+        "bge-m3",
+        budget_tokens=64,
+        used_bytes=lambda: 3 * 2**29,
+        cap_bytes=2**30,
     )
     with pytest.raises(
         DeviceOutOfMemory,
         match=r"bge-m3 ran out of memory on cuda:0 with one text of 12 tokens alone, "
-        r"1\.50 GiB \(1610612736 bytes\) in use\..* --gpu-memory-cap",
+        r"1\.50 GiB \(1610612736 bytes\) used, the cap is 1\.00 GiB\..*"
+        r" --gpu-memory-cap",
     ) as caught:
         adaptive.encode(ids_of([[1] * 5, [2] * 5, [3] * 12, [4] * 5]))
     assert caught.value.row == 2

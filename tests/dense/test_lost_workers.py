@@ -79,7 +79,8 @@ def test_when_no_worker_has_room_the_chunk_is_named_and_the_same_command_resumes
     tokens = len(passing.tokens.row(longest))
     assert caught.value.message == (
         "Model all-miniLM-l6 ran out of memory on cuda:1 with one text of "
-        f"{tokens} tokens alone. It belongs to chunk c:s:f.md:chunk:{longest}."
+        f"{tokens} tokens alone, the cap is 12.00 GiB. It belongs to chunk "
+        f"c:s:f.md:chunk:{longest}."
     )
     assert caught.value.cure is not None
     undisturbed = vectors(make_pass("undisturbed"), in_process(hashing))

@@ -19,9 +19,11 @@ from .protocols import AttentionEncoder
 
 _GIB = 2**30
 _CURE = (
-    "Free the device or raise --gpu-memory-cap; or leave the model out, or chunk with a "
-    "smaller --max-tokens. The same command goes on from here."
+    "{} Or leave the model out, or chunk with a smaller --max-tokens. The same command "
+    "goes on from here."
 )
+_MORE_ROOM = "Free the device or raise --gpu-memory-cap."
+_FEWER_WORKERS = "Use fewer workers."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class AdaptiveEncoder:
     """An `AttentionEncoder` around another one, which it asks for smaller passes.
 
     `release` is called after a failure, to give back what the device's allocator
-    keeps. `used_bytes` tells, for the message at the end, how much memory was in use.
+    keeps. `used_bytes` tells, for the message at the end, how much memory was in use,
+    and `cap_bytes` how much may be.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class AdaptiveEncoder:
         budget_tokens: int | None = None,
         release: Callable[[], None] = lambda: None,
         used_bytes: Callable[[], int | None] = lambda: None,
+        cap_bytes: int | None = None,
     ) -> None:
         """Wrap `encoder`; without a budget nothing is cut until memory fails."""
         self.budget = Budget(budget_tokens)
@@ -55,6 +59,7 @@ class AdaptiveEncoder:
         self._model = model
         self._release = release
         self._used_bytes = used_bytes
+        self._cap_bytes = cap_bytes
         self._forget()
 
     @property
@@ -171,14 +176,14 @@ class AdaptiveEncoder:
         self._positions += sum(lengths) if on_cpu else _size(lengths)
 
     def _does_not_fit(self, place: int, tokens: int) -> DeviceOutOfMemory:
-        used = self._used_bytes()
-        memory = (
-            "" if used is None else f", {used / _GIB:.2f} GiB ({used} bytes) in use"
-        )
+        used, cap = self._used_bytes(), self._cap_bytes
+        memory = "" if used is None else f", {used / _GIB:.2f} GiB ({used} bytes) used"
+        if cap is not None:
+            memory += f", the cap is {cap / _GIB:.2f} GiB"
         return DeviceOutOfMemory(
             f"Model {self._model} ran out of memory on {self.device} with one text of "
             f"{tokens} tokens alone{memory}.",
-            cure=_CURE,
+            cure=_CURE.format(_FEWER_WORKERS if self.device == "cpu" else _MORE_ROOM),
             row=place,
         )
 

@@ -86,6 +86,7 @@ class BatchEncoder:
             budget_tokens=None if on_cpu else job.budget_tokens,
             release=release,
             used_bytes=peak_memory_bytes if on_cpu else device_peak_bytes,
+            cap_bytes=None if on_cpu else job.memory_cap_bytes,
         )
         self._tokens = TokenTable.open(job.tokens)
         self._pieces = Pieces.open(job.pieces)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import BinaryIO
 
@@ -65,23 +66,36 @@ def _serve_or_tell(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     # Heavy imports wait until a job is here: a worker that is not needed stays small.
-    from ..encoders.dense_torch import (
-        TorchDenseEncoder,
-        limit_device_memory,
-        one_thread,
-    )
+    from ..encoders.dense_torch import TorchDenseEncoder, one_thread
 
     job = EncodeJob.from_line(requests.readline())
-    if job.device != "cpu":
-        limit_device_memory(job.device, job.memory_cap_bytes)
+    peak_bytes, release = _device_memory(job)
     with one_thread() if job.device == "cpu" else nullcontext():
         encoder = TorchDenseEncoder.load(
             job.location, job.model, device=job.device, dtype=job.dtype
         )
-        batches = BatchEncoder(job, encoder)
+        batches = BatchEncoder(
+            job, encoder, device_peak_bytes=peak_bytes, release=release
+        )
         _answer(answers, Ready())
         for line in requests:
             _answer(answers, batches.run(BatchRequest.from_line(line)))
+
+
+def _device_memory(
+    job: EncodeJob,
+) -> tuple[Callable[[], int | None], Callable[[], None]]:
+    """Hold this process to the cap; return what reads its peak, and what frees."""
+    if job.device == "cpu":
+        return (lambda: None), (lambda: None)
+    from ..encoders.device_probe import CudaProbe, device_peak_bytes, enforce_cap
+
+    enforce_cap(job.device, job.memory_cap_bytes)
+    probe = CudaProbe()
+    return (
+        lambda: device_peak_bytes(job.device),
+        lambda: probe.free(job.device),
+    )
 
 
 def _answer(answers: BinaryIO, answer: Answer) -> None:
