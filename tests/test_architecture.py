@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "retrieval.ranking retrieval.blend retrieval.fusion",
         "catalogue retrieval",
         "setting_table model_choice settings ledger intake.chunks intake.chunk_store "
-        "intake.queries disk_space run.output_lock",
+        "intake.queries disk_space run.output_lock device_lock gpu_lease",
         "encoders model_manager workers hardware devices intake",
         "chunking stages export search delivery telemetry verify",
         "batch_runner run testing",
@@ -60,6 +60,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "qdrant_client": ("delivery",),
     "qdrant_edge": ("delivery",),
     "sqlite3": ("ledger",),
+    "pynvml": ("encoders.device_probe",),
     "prometheus_client": ("telemetry.prometheus",),
     "opentelemetry.sdk": ("telemetry.otel",),
 }

@@ -113,6 +113,7 @@ class KaggleGPUConfig:
     """Devices and their limits; the name is that of the earlier design.
 
     `base_batch_size` is the most texts in one batch of the plan; fewer when long.
+    `wait_seconds` is how long a run waits for a GPU that another holds.
     """
 
     backend: str = "auto"
@@ -120,6 +121,7 @@ class KaggleGPUConfig:
     memory_cap_bytes: int = DEFAULT_GPU_MEMORY_CAP_BYTES
     base_batch_size: int = 64
     workers: int = 0  # CPU worker processes, 0: one per core
+    wait_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.memory_cap_bytes <= 0:

@@ -114,6 +114,14 @@ def positive_number(value: object) -> float:
     return number
 
 
+def seconds(value: object) -> float:
+    """Return a finite number of seconds, 0 or more."""
+    try:
+        return 0.0 if float(str(value)) == 0 else positive_number(value)
+    except ValueError:
+        raise ValueError("allowed: a number of seconds, 0 or more") from None
+
+
 def gibibytes(value: object) -> int:
     """Return bytes from a figure in GiB."""
     return int(positive_number(value) * GIB)
@@ -232,6 +240,7 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="device", parse=device),
         Setting(key="sparse_device", parse=one_device),
         Setting(key="gpu_memory_cap", parse=gibibytes, show=show_gibibytes),
+        Setting(key="gpu_wait", parse=seconds),
         Setting(key="workers", parse=integer(0)),
         Setting(key="jsonl_layout", parse=choice("qdrant", "simple")),
         Setting(key="exports", parse=exports),

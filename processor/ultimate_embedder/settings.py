@@ -60,6 +60,7 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "probes": True,
     "sparse_device": "cpu",
     "gpu_memory_cap": DEFAULT_GPU_MEMORY_CAP_BYTES,
+    "gpu_wait": 0.0,
     "workers": 0,
     "jsonl_layout": "qdrant",
     "exports": ALL_EXPORTS,
@@ -361,6 +362,7 @@ def _gpu(value: Mapping[str, Any]) -> KaggleGPUConfig:
         backend=device.partition(":")[0],
         devices=tuple(device.split(",")) if ":" in device else (),
         memory_cap_bytes=value["gpu_memory_cap"],
+        wait_seconds=value["gpu_wait"],
         workers=value["workers"],
     )
 

@@ -109,10 +109,10 @@ def test_a_lease_gives_cap_and_peak_of_the_stage_whose_model_held_it(
 ) -> None:
     path = tmp_path / "rag.prom"
     listener = PrometheusListener(path)
-    listener(ev.StageStarted(stage="dense", collection="docs", model="m"))
     for peak in (700, 600):
         listener(
             ev.LeaseChanged(
+                stage="dense",
                 model="m",
                 device="cuda:0",
                 action="released",

@@ -217,6 +217,12 @@ _DEVICES = (
     ),
     SettingOption("gpu_memory_cap", "Most memory on each GPU, in GiB.", "GIB", "12"),
     SettingOption(
+        "gpu_wait",
+        "Wait so long for a GPU that another run holds.",
+        "SECONDS",
+        "0",
+    ),
+    SettingOption(
         "workers",
         "CPU worker processes, 0 for one a core; the number changes no byte.",
         "N",

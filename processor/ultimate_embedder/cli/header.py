@@ -73,9 +73,16 @@ def _collections(config: PipelineConfig) -> str:
 
 
 def _dense(config: PipelineConfig) -> str:
-    return ", ".join(
+    """Name the models in the order of their passes: one at a time."""
+    models = [
         f"{model.name} ({model.vector_dim}-d, {model.max_tokens} tokens)"
         for model in config.dense
+    ]
+    if len(models) == 1:
+        return models[0]
+    return "; ".join(
+        f"pass {turn} of {len(models)}: {model}"
+        for turn, model in enumerate(models, start=1)
     )
 
 

@@ -67,6 +67,7 @@ class StageStarted(Event):
     total: int | None = None
     unit: str = "chunks"
     done_before: int = 0  # found finished by an earlier run
+    turn: tuple[int, int] | None = None  # the second of three passes: (2, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +144,12 @@ class MemoryRetried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseChanged(Event):
-    """A model took or gave back a device. Bytes are measured, device-wide."""
+    """A model took or gave back a device.
 
+    Bytes are those this run's processes held there, CUDA contexts included.
+    """
+
+    stage: Stage
     model: str
     device: str
     action: Literal["acquired", "released"]

@@ -40,7 +40,7 @@ def _level(event: ev.Event) -> Level:
             | ev.StageFinished(fallback_reason=str())
         ):
             return "warning"
-        case ev.StageStarted() | ev.LeaseChanged():
+        case ev.StageStarted():
             return "debug"
         case _:
             return "info"
@@ -82,7 +82,8 @@ def _stage_started(event: ev.StageStarted) -> str:
     total = "" if event.total is None else f", {event.total:,} {event.unit}"
     before = f", {event.done_before:,} done before" if event.done_before else ""
     name = _named(event.stage, event.model, event.collection)
-    return f"{name} started{total}{before}"
+    turn = "" if event.turn is None else ", pass {} of {}".format(*event.turn)
+    return f"{name} started{turn}{total}{before}"
 
 
 def _stage_finished(event: ev.StageFinished) -> str:
@@ -126,13 +127,20 @@ def _memory_retried(event: ev.MemoryRetried) -> str:
     )
 
 
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
 def _lease_changed(event: ev.LeaseChanged) -> str:
-    return (
-        f"{event.model} {event.action} {event.device}: "
-        f"{event.before_bytes / 2**30:.2f} GiB before, "
-        f"peak {event.peak_bytes / 2**30:.2f}, after {event.after_bytes / 2**30:.2f}, "
-        f"cap {event.cap_bytes / 2**30:.2f}"
-    )
+    held = f"{event.stage} {event.model} {event.action} {event.device}"
+    if event.action == "acquired":
+        figures = f"{_gib(event.before_bytes)} in use"
+    else:
+        figures = (
+            f"{_gib(event.before_bytes)} before, peak {_gib(event.peak_bytes)}, "
+            f"{_gib(event.after_bytes)} after"
+        )
+    return f"{held}: {figures}, cap {_gib(event.cap_bytes)}"
 
 
 def _warned(event: ev.Warned) -> str:

@@ -57,10 +57,15 @@ ATTR_FALLBACK: Final = "rag.fallback_used"
 ATTR_FALLBACK_REASON: Final = "rag.fallback_reason"
 ATTR_REASON: Final = "rag.reason"
 ATTR_BUDGET_TOKENS: Final = "rag.budget_tokens"
+ATTR_LEASE_ACTION: Final = "rag.lease.action"
+ATTR_CAP_BYTES: Final = "rag.gpu_cap_bytes"
+ATTR_BEFORE_BYTES: Final = "rag.gpu_before_bytes"
+ATTR_AFTER_BYTES: Final = "rag.gpu_after_bytes"
 
 SPAN_EVENT_SKIPPED: Final = "rag.stage_skipped"
 SPAN_EVENT_FALLBACK: Final = "rag.fallback"
 SPAN_EVENT_MEMORY_RETRIED: Final = "rag.memory_retried"
+SPAN_EVENT_LEASE: Final = "rag.lease"
 
 LATENCY_METRICS: Final[Mapping[Stage, str]] = MappingProxyType(
     {

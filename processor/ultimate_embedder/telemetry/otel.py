@@ -224,6 +224,8 @@ class OtelListener:
                 self._annotate(names.SPAN_EVENT_FALLBACK, event)
             case ev.MemoryRetried():
                 self._annotate_memory(event)
+            case ev.LeaseChanged():
+                self._annotate_lease(event)
             case ev.CollectionFinished():
                 self._abandon(event.error or "not finished", event.collection)
             case ev.RunFinished():
@@ -327,6 +329,26 @@ class OtelListener:
                         names.ATTR_MODEL: event.model,
                         names.ATTR_DEVICE: event.device,
                         names.ATTR_BUDGET_TOKENS: event.budget_tokens,
+                    }
+                ),
+                timestamp=_nanoseconds(event.at),
+            )
+
+    def _annotate_lease(self, event: ev.LeaseChanged) -> None:
+        span = self._open(lambda key: (key[0], key[2]) == (event.stage, event.model))
+        if span is not None:
+            span.add_event(
+                names.SPAN_EVENT_LEASE,
+                attributes=_known(
+                    {
+                        names.ATTR_STAGE: event.stage,
+                        names.ATTR_MODEL: event.model,
+                        names.ATTR_DEVICE: event.device,
+                        names.ATTR_LEASE_ACTION: event.action,
+                        names.ATTR_CAP_BYTES: event.cap_bytes,
+                        names.ATTR_BEFORE_BYTES: event.before_bytes,
+                        names.ATTR_GPU_PEAK_BYTES: event.peak_bytes,
+                        names.ATTR_AFTER_BYTES: event.after_bytes,
                     }
                 ),
                 timestamp=_nanoseconds(event.at),

@@ -37,11 +37,12 @@ def _key(
     return (event.stage, event.collection, event.model)
 
 
-def _title(key: _Key) -> str:
+def _title(key: _Key, turn: tuple[int, int] | None) -> str:
+    """Return `docs dense bge-m3 (pass 2 of 3)`, as far as there is that to say."""
     stage, collection, model = key
-    return printable(
-        f"{collection} {stage} {model}" if model else f"{collection} {stage}"
-    )
+    named = f"{collection} {stage} {model}" if model else f"{collection} {stage}"
+    passes = "" if turn is None else " (pass {} of {})".format(*turn)
+    return printable(f"{named}{passes}")
 
 
 def duration(seconds: float) -> str:
@@ -64,6 +65,7 @@ class _Work:
     before: int
     started_at: float
     shown_at: float
+    title: str
 
     def line(self, now: float) -> str:
         """Return `37.5 %, 375 of 1,000 chunks, 75.0/s, 8 s left`, or what is known."""
@@ -157,11 +159,12 @@ class ProgressListener:
             before=event.done_before,
             started_at=event.at,
             shown_at=event.at,
+            title=_title(key, event.turn),
         )
         if self._live is not None:
             self._live.start()
             self._tasks[key] = self._live.add_task(
-                _title(key), total=event.total, completed=event.done_before
+                self._work[key].title, total=event.total, completed=event.done_before
             )
 
     def _advance(self, event: ev.BatchFinished) -> None:
@@ -174,7 +177,7 @@ class ProgressListener:
             self._live.advance(self._tasks[key], event.items)
         elif event.at - work.shown_at >= self._interval:
             work.shown_at = event.at
-            self._stream.write(f"{_title(key)}: {work.line(event.at)}\n")
+            self._stream.write(f"{work.title}: {work.line(event.at)}\n")
             self._stream.flush()
 
     def _finish(self, event: ev.StageFinished) -> None:

@@ -95,7 +95,6 @@ class PrometheusListener:
         self._thread: Thread | None = None
         self._success: Gauge | None = None
         self._counted: dict[tuple[str, str, str | None], int] = {}
-        self._stage_of_model: dict[str, str] = {}
         self._make_metrics()
         before = _last_success(textfile) if textfile is not None else None
         if before is not None:
@@ -173,7 +172,8 @@ class PrometheusListener:
             "export": self._histogram("export", "Seconds to export one collection."),
         }
         self._gpu_peak = self._gauge(
-            names.GPU_PEAK_BYTES, "Most device memory in use, device-wide, in bytes."
+            names.GPU_PEAK_BYTES,
+            "Most device memory of this run's processes, contexts included, in bytes.",
         )
         self._gpu_cap = self._gauge(
             names.GPU_CAP_BYTES, "Limit of device memory in bytes."
@@ -215,8 +215,6 @@ class PrometheusListener:
 
     def _stage_started(self, event: ev.StageStarted) -> None:
         key = (event.stage, event.collection, event.model)
-        if event.model is not None:
-            self._stage_of_model[event.model] = event.stage
         if event.unit != "chunks":
             return
         self._counted[key] = event.done_before
@@ -256,9 +254,7 @@ class PrometheusListener:
         if event.device == "cpu":
             return
         self._gpu_cap.labels(event.device).set(event.cap_bytes)
-        stage = self._stage_of_model.get(event.model)
-        if stage is not None:
-            self._peak(stage, event.device, event.peak_bytes)
+        self._peak(event.stage, event.device, event.peak_bytes)
 
     def _peak(self, stage: str, device: str, peak_bytes: int) -> None:
         """Keep the highest peak seen."""

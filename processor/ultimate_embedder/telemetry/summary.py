@@ -7,6 +7,7 @@ that the OpenTelemetry and Prometheus listeners report, for one collection.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from . import events as ev
 from . import names
@@ -39,6 +40,8 @@ class MetricsSummary:
                 self._add(names.FALLBACK_TOTAL, 1, stage=event.stage)
             case ev.MemoryRetried():
                 self._add(names.OOM_RETRIES_TOTAL, 1, stage=event.stage)
+            case ev.LeaseChanged():
+                self._lease(event)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -54,8 +57,20 @@ class MetricsSummary:
         return {name: round(value, 6) for name, value in sorted(self._metrics.items())}
 
     def _add(self, name: str, amount: int, **labels: str) -> None:
-        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        self._metrics[f"{name}{{{inside}}}"] += amount
+        self._metrics[_labelled(name, labels)] += amount
+
+    def _highest(self, name: str, figure: int, **labels: str) -> None:
+        key = _labelled(name, labels)
+        self._metrics[key] = max(self._metrics[key], figure)
+
+    def _lease(self, event: ev.LeaseChanged) -> None:
+        self._highest(names.GPU_CAP_BYTES, event.cap_bytes, device=event.device)
+        self._highest(
+            names.GPU_PEAK_BYTES,
+            event.peak_bytes,
+            stage=event.stage,
+            device=event.device,
+        )
 
     def _latency(self, stage: ev.Stage, seconds: float) -> None:
         name = names.LATENCY_METRICS[stage]
@@ -79,3 +94,8 @@ class MetricsSummary:
         ):
             if tokens:
                 self._add(names.TOKENS_TOTAL, tokens, model=event.model, kind=kind)
+
+
+def _labelled(name: str, labels: Mapping[str, str]) -> str:
+    inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    return f"{name}{{{inside}}}"
