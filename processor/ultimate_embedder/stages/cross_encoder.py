@@ -1,4 +1,4 @@
-"""Pairs to scores in batches of like length."""
+"""Pairs to scores in batches of like length, smaller ones where memory fails."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..encoders.pair_batches import length_batches
+from ..encoders.budget import Budget
 from ..encoders.protocols import PairScorer
-from ..errors import ModelError, UsageError
-from ..records import Float32Array
+from ..errors import DeviceOutOfMemory, ModelError, UsageError
+from ..records import Float32Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPairs:
     """Scores in the order of the documents, and how they were computed.
 
-    Shapes: `scores` float32 [documents]. `batch_size` is the largest batch seen.
+    Shapes: `scores` float32 [documents]. `batch_size` is the largest batch that went
+    through.
     """
 
     scores: Float32Array
     batch_size: int
     tokens: int
     padded_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SmallerBatches:
+    """A batch did not fit: from now on no more than `pairs`, of so many `tokens`."""
+
+    pairs: int
+    tokens: int
 
 
 class TimeIsUp(Exception):
@@ -35,7 +44,8 @@ class CrossEncoderBatchExecutor:
     """Scores one query against many documents, at most `batch_cap` pairs at a time.
 
     Pairs are sorted by token count, so that a batch holds little padding; scores come
-    back in the order of the documents.
+    back in the order of the documents. A batch that does not fit the device is done
+    again in halves; `Budget` says how batches grow back to the cap.
     """
 
     def __init__(
@@ -52,25 +62,44 @@ class CrossEncoderBatchExecutor:
         self.scorer = scorer
         self.batch_cap = batch_cap
         self.clock = clock
+        self._budget = Budget(batch_cap)
 
     def score(
-        self, query: str, documents: Sequence[str], *, deadline: float | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        deadline: float | None = None,
+        tell: Callable[[SmallerBatches], None] = lambda _: None,
     ) -> ScoredPairs:
         """Return the score of each document; `deadline` is a reading of the clock.
 
+        `tell` hears of every batch that did not fit.
+
         Raises:
             TimeIsUp: the deadline passed before the last batch was begun.
+            DeviceOutOfMemory: one pair alone does not fit; `row` is its place.
             ModelError: the model gave something that is no finite number.
         """
         pairs = [(query, document) for document in documents]
         lengths = np.asarray(self.scorer.pair_lengths(pairs), dtype=np.int64)
+        order = np.argsort(lengths, kind="stable")
         scores = np.empty(len(pairs), dtype=np.float32)
-        padded = 0
-        for batch in length_batches(lengths.tolist(), self.batch_cap):
+        padded, largest, start = 0, 1, 0
+        while start < len(order):
             if deadline is not None and self.clock() >= deadline:
                 raise TimeIsUp
-            scores[batch] = self.scorer.score([pairs[place] for place in batch])
+            batch = order[start : start + (self._budget.now or 1)]
+            found = self._scored(pairs, batch, lengths)
+            if found is None:
+                self._budget.failed(len(batch))
+                now = self._budget.now or 1
+                tell(SmallerBatches(now, now * int(lengths[batch].max())))
+                continue
+            self._budget.succeeded(len(batch))
+            scores[batch] = found
             padded += self.scorer.padded_tokens(lengths[batch].tolist())
+            largest, start = max(largest, len(batch)), start + len(batch)
         if not np.isfinite(scores).all():
             raise ModelError(
                 f"Reranker {self.scorer.name} gave a score that is no finite number.",
@@ -78,7 +107,25 @@ class CrossEncoderBatchExecutor:
             )
         return ScoredPairs(
             scores=scores,
-            batch_size=max(1, min(self.batch_cap, len(pairs))),
+            batch_size=largest,
             tokens=int(lengths.sum()),
             padded_tokens=padded,
         )
+
+    def _scored(
+        self, pairs: Sequence[tuple[str, str]], batch: Int64Array, lengths: Int64Array
+    ) -> Float32Array | None:
+        """Return the batch's scores, None where it can be halved and has to be."""
+        try:
+            return self.scorer.score([pairs[place] for place in batch])
+        except DeviceOutOfMemory as error:
+            if len(batch) > 1:
+                return None
+            place = int(batch[0])
+            raise DeviceOutOfMemory(
+                f"Reranker {self.scorer.name} ran out of memory on "
+                f"{self.scorer.device} with one pair of {lengths[place]} tokens alone.",
+                cure="Free the device, name a smaller model with --rerank-fallback, or "
+                "use --disable-rerank. The same command resumes.",
+                row=place,
+            ) from error

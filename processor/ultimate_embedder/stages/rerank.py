@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,8 +32,9 @@ from ..telemetry.events import (
     StageFinished,
     StageStarted,
 )
-from .cross_encoder import CrossEncoderBatchExecutor, ScoredPairs, TimeIsUp
+from .cross_encoder import CrossEncoderBatchExecutor, TimeIsUp
 from .fusion import QueryRankings
+from .rerank_fitting import Fitted, FittingScorer, OpenFallback
 
 TIMEOUT = "timeout"
 
@@ -45,17 +48,26 @@ class ChunkRows(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankedQuery:
-    """One query's new order: the best rows with the scores of every stage."""
+    """One query's new order: the best rows with the scores of every stage.
+
+    `model` scored it, `candidates` of them.
+    """
 
     query: Query
     ranking: RankedList
     header: CrossEncoderRerankRun
+    model: str
+    candidates: int
     record: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankResult:
-    """What the stage did. `not_reranked` counts queries left as fusion ranked them."""
+    """What the stage did. `not_reranked` counts queries left as fusion ranked them.
+
+    `fallback_reason` lists what it did less well than asked for: what memory did not
+    allow, step by step, and what time did not. `oom_retries` counts halved batches.
+    """
 
     model: str
     queries: tuple[RerankedQuery, ...]
@@ -63,6 +75,12 @@ class RerankResult:
     device: str = "cpu"
     not_reranked: int = 0
     fallback_reason: str | None = None
+    oom_retries: int = 0
+
+    @property
+    def queries_by_model(self) -> dict[str, int]:
+        """How many queries each model scored."""
+        return dict(Counter(query.model for query in self.queries))
 
     @property
     def headers(self) -> tuple[CrossEncoderRerankRun, ...]:
@@ -89,6 +107,7 @@ class RerankPipeline:
     instead of its text. `timeout_seconds` bounds the stage: the queries that are not
     done by then keep the order of fusion, and the result, an event and the header of
     the stage say so. `peak_bytes` reads the device's peak, where there is one.
+    `open_fallback` loads the smaller model for a device without room for the first.
     """
 
     def __init__(
@@ -101,8 +120,9 @@ class RerankPipeline:
         *,
         timeout_seconds: float | None = None,
         peak_bytes: Callable[[], int | None] = lambda: None,
+        open_fallback: OpenFallback | None = None,
     ) -> None:
-        self._executor = executor
+        self._fitting = FittingScorer(executor, config, emit, open_fallback)
         self._config = config
         self._emit = emit
         self._run_id = run_id
@@ -117,6 +137,7 @@ class RerankPipeline:
 
         Raises:
             ModelError: the model failed.
+            DeviceOutOfMemory: one pair does not fit and nothing smaller is left.
         """
         begun = time.perf_counter()
         self._emit(
@@ -134,6 +155,8 @@ class RerankPipeline:
             self._emit(
                 FallbackUsed(stage="rerank", collection=collection, reason=TIMEOUT)
             )
+        device = self._fitting.executor.scorer.device
+        reason = "; ".join(self._fitting.steps + [TIMEOUT] * bool(left)) or None
         self._emit(
             StageFinished(
                 stage="rerank",
@@ -141,19 +164,20 @@ class RerankPipeline:
                 model=self._config.name,
                 items=len(done),
                 seconds=time.perf_counter() - begun,
-                device=self._executor.scorer.device,
+                device=device,
                 gpu_peak_bytes=self._peak_bytes(),
                 candidates=candidates,
-                fallback_reason=TIMEOUT if left else None,
+                fallback_reason=reason,
             )
         )
         return RerankResult(
             model=self._config.name,
             queries=tuple(done),
             candidates=candidates,
-            device=self._executor.scorer.device,
+            device=device,
             not_reranked=left,
-            fallback_reason=TIMEOUT if left else None,
+            fallback_reason=reason,
+            oom_retries=self._fitting.oom_retries,
         )
 
     def _all(
@@ -161,46 +185,41 @@ class RerankPipeline:
     ) -> tuple[list[RerankedQuery], int]:
         deadline = None
         if self._timeout_seconds is not None:
-            deadline = self._executor.clock() + self._timeout_seconds
+            deadline = self._fitting.executor.clock() + self._timeout_seconds
         done: list[RerankedQuery] = []
-        candidates = 0
         for found in rankings:
             begun = time.perf_counter()
-            candidates_here = _first(found.fused, self._config.candidates)
             try:
-                scored = self._executor.score(
+                fitted = self._fitting.score(
                     found.query.text,
-                    [_text(store, found, int(row)) for row in candidates_here.rows],
-                    deadline=deadline,
+                    found.fused,
+                    partial(_text, store, found),
+                    lambda row: store.chunk(row).chunk_id,
+                    collection,
+                    deadline,
                 )
             except TimeIsUp:
                 break
             seconds = time.perf_counter() - begun
-            candidates += len(candidates_here)
-            done.append(self._outcome(found, candidates_here, scored, store, seconds))
+            done.append(self._outcome(found, fitted, store, seconds))
             self._emit(
                 BatchFinished(
                     stage="rerank",
                     collection=collection,
-                    model=self._config.name,
+                    model=fitted.config.name,
                     items=1,
                     seconds=seconds,
-                    tokens=scored.tokens,
-                    padded_tokens=scored.padded_tokens,
-                    device=self._executor.scorer.device,
+                    tokens=fitted.scored.tokens,
+                    padded_tokens=fitted.scored.padded_tokens,
+                    device=self._fitting.executor.scorer.device,
                 )
             )
-        return done, candidates
+        return done, sum(query.candidates for query in done)
 
     def _outcome(
-        self,
-        found: QueryRankings,
-        candidates: RankedList,
-        scored: ScoredPairs,
-        store: ChunkRows,
-        seconds: float,
+        self, found: QueryRankings, fitted: Fitted, store: ChunkRows, seconds: float
     ) -> RerankedQuery:
-        config = self._config
+        config, scored, candidates = fitted.config, fitted.scored, fitted.candidates
         ranking = blend(candidates, scored.scores, config.blend, config.top_k)
         cross = RankedList(candidates.rows, scored.scores.astype(np.float64))
         ids = [store.chunk(int(row)).chunk_id for row in ranking.rows]
@@ -227,17 +246,18 @@ class RerankPipeline:
             "sparse_scores": _scores_of(found.sparse, ranking),
         }
         return RerankedQuery(
-            query=found.query, ranking=ranking, header=header, record=record
+            query=found.query,
+            ranking=ranking,
+            header=header,
+            model=config.name,
+            candidates=len(candidates),
+            record=record,
         )
 
     def _shown(self, query: str) -> str:
         if self._redact_key is None:
             return query
         return hmac.new(self._redact_key, query.encode(), hashlib.sha256).hexdigest()
-
-
-def _first(ranking: RankedList, count: int) -> RankedList:
-    return RankedList(ranking.rows[:count], ranking.scores[:count])
 
 
 def _text(store: ChunkRows, found: QueryRankings, row: int) -> str:

@@ -1,0 +1,135 @@
+"""Scores a query's candidates on a device that may be too small for all of them.
+
+Where memory fails, batches are halved first; then, with one pair alone too large, the
+candidates, down to what is kept; then a smaller model takes over where one is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..config import RerankingConfig
+from ..errors import DeviceOutOfMemory
+from ..records import RankedList
+from ..telemetry.events import Emit, FallbackUsed, MemoryRetried
+from .cross_encoder import CrossEncoderBatchExecutor, ScoredPairs, SmallerBatches
+
+OpenFallback = Callable[[], tuple[CrossEncoderBatchExecutor, RerankingConfig]]
+"""Loads the smaller model; called when the larger one is let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The candidates that were scored, by which model, and their scores."""
+
+    candidates: RankedList
+    scored: ScoredPairs
+    config: RerankingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _NoRoom:
+    """What a failure said, without the memory that the failure itself holds on to."""
+
+    message: str
+    cure: str | None
+    place: int
+
+
+class FittingScorer:
+    """Scores candidates, and steps down where the device has no room.
+
+    Smaller batches and another model stay for the queries that follow; candidates are
+    reduced for one query alone. Each step is an event, and stands in `steps`.
+    """
+
+    def __init__(
+        self,
+        executor: CrossEncoderBatchExecutor,
+        config: RerankingConfig,
+        emit: Emit,
+        open_fallback: OpenFallback | None = None,
+    ) -> None:
+        self.executor = executor
+        self.config = config
+        self.steps: list[str] = []
+        self.oom_retries = 0
+        self._emit = emit
+        self._open_fallback = open_fallback
+
+    def score(
+        self,
+        query: str,
+        fused: RankedList,
+        text: Callable[[int], str],
+        chunk_id: Callable[[int], str],
+        collection: str,
+        deadline: float | None,
+    ) -> Fitted:
+        """Return the scores of the first candidates of a fused list.
+
+        Raises:
+            TimeIsUp: the deadline passed.
+            DeviceOutOfMemory: nothing smaller is left; the message names the chunk.
+            ModelError: a model failed, or the smaller one cannot be loaded.
+        """
+        count = self.config.candidates
+        while True:
+            candidates = RankedList(fused.rows[:count], fused.scores[:count])
+            texts = [text(int(row)) for row in candidates.rows]
+            found = self._try(query, texts, collection, deadline)
+            if isinstance(found, ScoredPairs):
+                return Fitted(candidates, found, self.config)
+            fewer = max(self.config.top_k, len(candidates) // 2)
+            if fewer < len(candidates):
+                count = fewer
+                self._stepped_down(f"{fewer} candidates", collection)
+            elif self._open_fallback is not None:
+                self._take_fallback(self._open_fallback, collection)
+                count = self.config.candidates
+            else:
+                row = int(candidates.rows[found.place])
+                raise DeviceOutOfMemory(
+                    f"{found.message} Its document is chunk {chunk_id(row)}.",
+                    cure=found.cure,
+                    row=row,
+                )
+
+    def _try(
+        self,
+        query: str,
+        texts: Sequence[str],
+        collection: str,
+        deadline: float | None,
+    ) -> ScoredPairs | _NoRoom:
+        def smaller(batches: SmallerBatches) -> None:
+            self.oom_retries += 1
+            self._emit(
+                MemoryRetried(
+                    stage="rerank",
+                    model=self.config.name,
+                    device=self.executor.scorer.device,
+                    budget_tokens=batches.tokens,
+                )
+            )
+            self._stepped_down(f"batches of {batches.pairs} pairs", collection)
+
+        try:
+            return self.executor.score(query, texts, deadline=deadline, tell=smaller)
+        except DeviceOutOfMemory as error:
+            return _NoRoom(error.message, error.cure, error.row or 0)
+
+    def _take_fallback(self, open_fallback: OpenFallback, collection: str) -> None:
+        self._open_fallback = None
+        clock = self.executor.clock
+        del self.executor  # so that the larger model is gone when the other one comes
+        self.executor, self.config = open_fallback()
+        self.executor.clock = clock
+        self._stepped_down(f"model {self.config.name}", collection)
+
+    def _stepped_down(self, to: str, collection: str) -> None:
+        reason = f"out of memory: {to}"
+        if reason not in self.steps:
+            self.steps.append(reason)
+        self._emit(FallbackUsed(stage="rerank", collection=collection, reason=reason))
