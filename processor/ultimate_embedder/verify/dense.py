@@ -66,6 +66,7 @@ def _check_index(
     searchable: bool,
 ) -> None:
     name = bundle.names.index(key)
+    suspect = bundle.suspect(name, bundle.names.dense(key))
     try:
         index = FaissIndex(bundle.path / name)
     except BundleError as error:
@@ -87,8 +88,11 @@ def _check_index(
         differing = index.block(start).view(np.uint32) != block.view(np.uint32)
         for place in np.flatnonzero(differing.any(axis=1)):
             row = start + int(place)
-            findings.add(name, f"row {row}", "differs from the .npy file")
-    if searchable and len(vectors):
+            if suspect == name:
+                findings.add(name, f"row {row}", "differs from the .npy file")
+            else:
+                findings.add(suspect, f"row {row}", "differs from the index")
+    if searchable and suspect == name and len(vectors):
         _compare_searches(name, index, vectors, findings)
 
 
