@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .config import ModelConfig, PipelineConfig, RerankingConfig
+from .config import KaggleGPUConfig, ModelConfig, PipelineConfig, RerankingConfig
 from .devices import resolve_devices
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
@@ -24,6 +24,7 @@ from .errors import EmbedderError, InputError, ModelError, RunStopped, UsageErro
 from .export.layout import BundleNames
 from .export.output_errors import output_error
 from .export.publish import require_replaceable
+from .gpu_lease import Leases, is_leased
 from .intake.chunks import CollectionFolder, find_collections
 from .intake.measure import measure_collection
 from .intake.queries import read_queries
@@ -166,11 +167,14 @@ class BatchRunner:
         if self._given_parts is not None:
             return self._given_parts
         config = self._config
+        devices = resolve_devices(config.gpu)
         return Parts(
             models=ModelManager(offline=config.offline),
             open_executor=worker_processes(config.gpu),
-            load_scorer=_scorer_loader(config.offline, config.gpu.workers),
-            device=resolve_devices(config.gpu)[0],
+            load_scorer=_scorer_loader(config, devices[0]),
+            device=devices[0],
+            devices=devices,
+            leases=_leases(config.gpu, (*devices, config.sparse_device)),
             now=lambda: datetime.now(UTC),
         )
 
@@ -201,6 +205,7 @@ class BatchRunner:
         for model in self._config.dense:
             try:
                 parts.models.locate(model)
+                parts.models.tokenizer(model)
                 usable.append(model)
             except ModelError as error:
                 if not self._config.skip_failed_models or not usable:
@@ -266,10 +271,25 @@ class BatchRunner:
         return path.read_bytes()
 
 
-def _scorer_loader(offline: bool, threads: int) -> LoadScorer:
-    def load(config: RerankingConfig) -> PairScorer:
+def _scorer_loader(config: PipelineConfig, device: str) -> LoadScorer:
+    def load(model: RerankingConfig) -> PairScorer:
         from .encoders.cross_encoder import TorchCrossEncoder
 
-        return TorchCrossEncoder.load(config, offline=offline, threads=threads)
+        return TorchCrossEncoder.load(
+            model, device=device, offline=config.offline, threads=config.gpu.workers
+        )
 
     return load
+
+
+def _leases(gpu: KaggleGPUConfig, devices: Sequence[str]) -> Leases | None:
+    """Return how GPUs are taken; None where there is none to take."""
+    if not any(is_leased(device) for device in devices):
+        return None
+    from .encoders.device_probe import CudaProbe
+
+    return Leases(
+        probe=CudaProbe(),
+        cap_bytes=gpu.memory_cap_bytes,
+        wait_seconds=gpu.wait_seconds,
+    )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
-from .config import ModelConfig, RerankingConfig
+from .config import (
+    DEFAULT_GPU_MEMORY_CAP_BYTES,
+    GIB,
+    ModelConfig,
+    RerankingConfig,
+)
 from .encoders.protocols import AttentionEncoder, PairScorer
+from .gpu_lease import Leases
 from .model_manager import ModelManager
 from .records import Float32Array, UInt32Array
 from .run.collection import Parts
@@ -37,11 +46,12 @@ class HashingEncoder:
     Attention falls from the first token to the last.
     """
 
-    device = "cpu"
     dtype = "float32"
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, device: str = "cpu") -> None:
+        """`device` is a name only: everything is computed here."""
         self.dimension = dimension
+        self.device = device
 
     def padded_length(self, tokens: int) -> int:
         """Return the length itself: nothing is padded."""
@@ -67,7 +77,10 @@ class WordOverlapScorer:
     """Scores a pair by the share of the query's words that the document holds."""
 
     name = "word-overlap"
-    device = "cpu"
+
+    def __init__(self, device: str = "cpu") -> None:
+        """`device` is a name only: everything is computed here."""
+        self.device = device
 
     def pair_lengths(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
         """Return words of both texts."""
@@ -98,7 +111,71 @@ class HashingModels(ModelManager):
         self, config: ModelConfig, *, device: str = "cpu", dtype: str | None = None
     ) -> Iterator[AttentionEncoder]:
         """Yield an encoder of the model's width."""
-        yield HashingEncoder(config.vector_dim)
+        yield HashingEncoder(config.vector_dim, device)
+
+
+class FakeDeviceProbe:
+    """A `DeviceProbe` of cards that are pretended: they hold what they are charged.
+
+    `limits` are the caps that were enforced, by device.
+    """
+
+    def __init__(self, total_bytes: int = 16 * GIB) -> None:
+        self.limits: dict[str, int] = {}
+        self._total_bytes = total_bytes
+        self._held: Counter[str] = Counter()
+        self._cached: Counter[str] = Counter()
+        self._peak: Counter[str] = Counter()
+
+    @contextmanager
+    def charged(
+        self, device: str, held_bytes: int, kept_bytes: int = 0
+    ) -> Iterator[None]:
+        """Hold memory for the length of the block; `kept_bytes` do not come back."""
+        self._held[device] += held_bytes
+        self._note(device)
+        try:
+            yield
+        finally:
+            self._held[device] -= held_bytes - kept_bytes
+
+    def cache(self, device: str, cached_bytes: int) -> None:
+        """Hold memory until `free` is called."""
+        self._cached[device] += cached_bytes
+        self._note(device)
+
+    def identity(self, device: str) -> str:
+        """Return the device's own name."""
+        return device
+
+    def describe(self, device: str) -> str:
+        """Return what is shown as the card's name."""
+        return "pretended card"
+
+    def total_bytes(self, device: str) -> int:
+        """Return the size given."""
+        return self._total_bytes
+
+    def used_bytes(self, device: str) -> int:
+        """Return what is held now."""
+        return self._held[device] + self._cached[device]
+
+    def enforce_cap(self, device: str, cap_bytes: int) -> int:
+        """Note the cap as the limit; peaks start anew."""
+        self.limits[device] = cap_bytes
+        self._peak[device] = self.used_bytes(device)
+        return cap_bytes
+
+    def peak_bytes(self, device: str) -> int:
+        """Return the most held since `enforce_cap`."""
+        return self._peak[device]
+
+    def free(self, device: str) -> None:
+        """Give back what was cached."""
+        self._cached[device] = 0
+
+    def _note(self, device: str) -> None:
+        self._peak[device] = max(self._peak[device], self.used_bytes(device))
 
 
 def hashing_parts() -> Parts:
@@ -119,4 +196,41 @@ def hashing_parts() -> Parts:
         load_scorer=load_scorer,
         device="cpu",
         now=lambda: FIXED_TIME,
+    )
+
+
+def hashing_parts_on(
+    devices: tuple[str, ...],
+    probe: FakeDeviceProbe,
+    lock_dir: Path,
+    *,
+    model_bytes: Mapping[str, int],
+    cap_bytes: int = DEFAULT_GPU_MEMORY_CAP_BYTES,
+) -> Parts:
+    """Return `hashing_parts` that pretend to run on cards.
+
+    `model_bytes` is what a model takes on the first card while it is there.
+    """
+    models = HashingModels(offline=True)
+
+    @contextmanager
+    def open_encoder(job: EncodeJob) -> Iterator[AttentionEncoder]:
+        with (
+            probe.charged(devices[0], model_bytes[job.model.name]),
+            models.resident(job.model, device=devices[0]) as encoder,
+        ):
+            yield encoder
+
+    def load_scorer(config: RerankingConfig) -> PairScorer:
+        probe.cache(devices[0], model_bytes.get(config.name, 0))
+        return WordOverlapScorer(devices[0])
+
+    return replace(
+        hashing_parts(),
+        models=models,
+        open_executor=in_process(open_encoder),
+        load_scorer=load_scorer,
+        device=devices[0],
+        devices=devices,
+        leases=Leases(probe=probe, cap_bytes=cap_bytes, lock_dir=lock_dir),
     )

@@ -108,7 +108,8 @@ def _warm_up(device: str) -> None:
 
 def _has_context(device: str) -> bool:
     """Say whether this process has used a card: reading must not make a context."""
-    return torch.cuda.is_initialized() and torch.cuda.memory_reserved(device) > 0
+    ready: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return ready and torch.cuda.memory_reserved(device) > 0
 
 
 @cache

@@ -51,18 +51,25 @@ class FeatureToggles(Section):
 
 
 class LeaseEvent(Section):
-    """A device taken or given back; bytes are measured, device-wide."""
+    """GPUs lent to a model for a pass; bytes by device.
 
-    device: str
-    action: str
+    They are those that the run's processes held, CUDA contexts included: before, at
+    most, and after. `returned` tells whether the memory came back.
+    """
+
+    model: str
+    devices: tuple[str, ...]
+    acquired_at: str
+    released_at: str
     cap_bytes: Count
-    before_bytes: Count = 0
-    peak_bytes: Count = 0
-    after_bytes: Count = 0
+    before_bytes: dict[str, Count] = Field(default_factory=dict)
+    peak_bytes: dict[str, Count] = Field(default_factory=dict)
+    after_bytes: dict[str, Count] = Field(default_factory=dict)
+    returned: bool = True
 
 
 class DenseRun(Section):
-    """One dense model over one collection.
+    """One dense model over one collection, the `turn`-th of the run's passes.
 
     `padding_ratio` is computed positions over tokens, 1.0 being none; `peak_bytes` is
     the device's measured peak and None on a CPU. `long_texts` tells what became of
@@ -73,6 +80,7 @@ class DenseRun(Section):
     """
 
     model: str
+    turn: int | None = None
     hf_model_id: str
     revision: str | None = None
     dimension: int = Field(ge=1)
@@ -139,6 +147,8 @@ class RerankRan(Section):
     fallback_used: bool = False
     fallback_reason: str | None = None
     runs: tuple[CrossEncoderRerankRun, ...] = ()
+    lease_events: tuple[LeaseEvent, ...] = ()
+    peak_bytes: Count | None = None
     quality: dict[str, dict[str, float]] = Field(default_factory=dict)
     statistics: dict[str, Any] = Field(default_factory=dict)
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from ..catalogue import dense_model
-from ..config import ModelConfig, PipelineConfig, SparseModelConfig
+from ..config import ModelConfig, PipelineConfig, RerankingConfig, SparseModelConfig
+from ..encoders.protocols import PairScorer
 from ..errors import ModelError, ModelNotAvailable
 from ..export.manifest import Manifest
 from ..export.manifest_sections import TelemetrySection
 from ..export.runtime import ExportRuntime
+from ..gpu_lease import Leases
 from ..intake.chunks import CollectionFolder
 from ..intake.measure import MeasuredCollection, measure_collection
 from ..ledger import Ledger
@@ -26,22 +29,29 @@ from ..records import Float32Array
 from ..stages.dense import DenseStage, OpenExecutor
 from ..stages.dense_records import DenseBlock, DenseTask
 from ..stages.sparse import SparseResult, SparseVectorGenerator
-from ..telemetry.events import Emit, Event, StageSkipped, Warned
+from ..telemetry.events import Emit, Event, StageSkipped, StageStarted, Warned
 from ..telemetry.summary import MetricsSummary
 from ..workers.jobs import Output
+from .leased import DeviceLoans
 from .manifest import CollectionResult, build_manifest
 from .retrieval import LoadScorer, RetrievalOutcome, RetrievalRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a run needs from outside: models, workers and a clock."""
+    """What a run needs from outside: models, workers and a clock.
+
+    `device` is the one that a stage of one process uses, `devices` are those of a dense
+    pass where they are more; `leases` takes the GPUs among them, None on the CPU.
+    """
 
     models: ModelSource
     open_executor: OpenExecutor
     load_scorer: LoadScorer
     device: str
     now: Callable[[], datetime]
+    devices: tuple[str, ...] = ()
+    leases: Leases | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +93,7 @@ class CollectionRun:
         self._run_id = run_id
         self._redact_key = redact_key
         self._warnings = list(warnings)
+        self._loans = DeviceLoans(parts.leases, self._emit, parts.now)
 
     def run(self) -> CollectionOutcome:
         """Do every stage and publish.
@@ -135,6 +146,7 @@ class CollectionRun:
                     sparse=sparse,
                     retrieval=retrieval,
                     export_seconds=seconds,
+                    loans=self._loans,
                     warnings=tuple(self._warnings),
                 ),
                 config,
@@ -220,11 +232,15 @@ class CollectionRun:
     def _dense(self, collection: MeasuredCollection) -> tuple[DenseBlock, ...]:
         """Run the roster in order, each model over all its batches."""
         blocks = []
+        parts = self._parts
+        passes = len(collection.models)
+        opened = self._loans.executor(
+            parts.open_executor, parts.devices or (parts.device,)
+        )
         with Ledger(self._work_dir / "ledger.sqlite") as ledger:
-            stage = DenseStage(
-                self._work_dir, ledger, self._parts.open_executor, self._emit
-            )
-            for model in collection.models:
+            for turn, model in enumerate(collection.models, start=1):
+                emit = self._numbered((turn, passes)) if passes > 1 else self._emit
+                stage = DenseStage(self._work_dir, ledger, opened, emit)
                 try:
                     blocks.append(self._pass(stage, collection, model.config))
                 except ModelError as error:
@@ -232,6 +248,16 @@ class CollectionRun:
                         raise
                     self._warn(f"Model {model.config.name} was skipped: {error}")
         return tuple(blocks)
+
+    def _numbered(self, turn: tuple[int, int]) -> Emit:
+        """Return an emit that says which of how many passes has started."""
+
+        def emit(event: Event) -> None:
+            if isinstance(event, StageStarted):
+                event = replace(event, turn=turn)
+            self._emit(event)
+
+        return emit
 
     def _may_skip(self, model: ModelConfig) -> bool:
         return self._config.skip_failed_models and model != self._config.primary
@@ -249,7 +275,9 @@ class CollectionRun:
             model=model,
             location=measured.location,
             tokens_dir=measured.tokens_dir,
-            fingerprint=collection.store.text_digest + measured.tokenizer.fingerprint,
+            text_hashes=collection.store.text_hashes,
+            tokenizer_fingerprint=measured.tokenizer.fingerprint
+            + self._config.long_texts,
             dtype=self._parts.models.dtype(device),
             device=device,
             outputs=tuple(outputs),
@@ -268,10 +296,13 @@ class CollectionRun:
     ) -> dict[str, SparseResult]:
         if not self._config.enable_sparse:
             self._skipped("sparse", "enable_sparse")
-        return {
-            model.name: self._generate(model, collection, dense)
-            for model in self._config.active_sparse
-        }
+        found = {}
+        for model in self._config.active_sparse:
+            own_weights = model.kind == "splade"
+            device = self._config.sparse_device if own_weights else "cpu"
+            with self._loans.hold(model.name, (device,), "sparse", in_process=True):
+                found[model.name] = self._generate(model, collection, dense)
+        return found
 
     def _generate(
         self,
@@ -310,19 +341,30 @@ class CollectionRun:
     ) -> RetrievalOutcome:
         if not self._config.enable_rerank:
             self._skipped("rerank", "enable_rerank")
-        run = RetrievalRun(
-            config=self._config,
-            manager=self._parts.models,
-            load_scorer=self._parts.load_scorer,
-            emit=self._emit,
-            run_id=self._run_id,
-            collection=collection,
-            vectors=vectors,
-            sparse=sparse,
-            staging=staging,
-            redact_key=self._redact_key,
-        )
-        return run.run()
+        with ExitStack() as held:
+
+            def load_scorer(config: RerankingConfig) -> PairScorer:
+                held.close()  # a second choice takes the place of the first
+                held.enter_context(
+                    self._loans.hold(
+                        config.name, (self._parts.device,), "rerank", in_process=True
+                    )
+                )
+                return self._parts.load_scorer(config)
+
+            run = RetrievalRun(
+                config=self._config,
+                manager=self._parts.models,
+                load_scorer=load_scorer,
+                emit=self._emit,
+                run_id=self._run_id,
+                collection=collection,
+                vectors=vectors,
+                sparse=sparse,
+                staging=staging,
+                redact_key=self._redact_key,
+            )
+            return run.run()
 
     def _skipped(self, stage: str, toggle: str) -> None:
         layers = {entry.key: entry.layer for entry in self._config.provenance}

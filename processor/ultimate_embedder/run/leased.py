@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
+from ..export import manifest_sections as sections
 from ..gpu_lease import Lease, LeaseEvent, Leases, is_leased
 from ..stages.dense import OpenExecutor
 from ..telemetry.events import Emit, Stage
@@ -38,12 +39,16 @@ class _Watched:
 
 @dataclass(slots=True)
 class DeviceLoans:
-    """Takes devices for the stages of one collection; `events` are loans that ended."""
+    """Takes devices for the stages of one collection.
+
+    `events` are the loans that ended, `cards` the names of the devices lent.
+    """
 
     leases: Leases | None
     emit: Emit
     now: Callable[[], datetime]
     events: list[LeaseEvent] = field(default_factory=list)
+    cards: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def hold(
@@ -74,6 +79,7 @@ class DeviceLoans:
                 in_process=in_process,
                 now=self.now,
             ) as lease:
+                self.cards |= {one: self.leases.probe.describe(one) for one in cards}
                 yield lease
         finally:
             if lease is not None and lease.event is not None:
@@ -94,3 +100,18 @@ class DeviceLoans:
                     yield executor if lease is None else _Watched(executor, lease)
 
         return open_leased
+
+    def sections(self, stage: Stage, model: str) -> tuple[sections.LeaseEvent, ...]:
+        """Return the loans of a stage to a model, as the manifest states them."""
+        return tuple(
+            sections.LeaseEvent(**asdict(event))
+            for event in self.events
+            if (event.stage, event.model) == (stage, model)
+        )
+
+
+def highest(events: Sequence[sections.LeaseEvent]) -> int | None:
+    """Return the most bytes on one device in any of the loans; None without one."""
+    return max(
+        (peak for event in events for peak in event.peak_bytes.values()), default=None
+    )

@@ -33,10 +33,12 @@ from ..export.manifest_sections import (
 )
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
+from ..records import SparseInferenceRun
 from ..retrieval.quality import QualityCard
 from ..stages.dense_records import DenseBlock
 from ..stages.fusion import FusionResult
 from ..stages.sparse import SparseResult
+from .leased import DeviceLoans, highest
 from .retrieval import RerankImpossible, RetrievalOutcome
 
 _LIBRARIES = (
@@ -64,6 +66,7 @@ class CollectionResult:
     sparse: Mapping[str, SparseResult]
     retrieval: RetrievalOutcome
     export_seconds: float
+    loans: DeviceLoans
     warnings: tuple[str, ...]
 
 
@@ -84,13 +87,13 @@ def build_manifest(
         run_id=run_id,
         feature_toggles=_toggles(config),
         dense_run=tuple(
-            _dense_run(block, result.collection, config.long_texts)
+            _dense_run(block, result, config.long_texts)
             for block in result.dense
             if block.stored
         ),
-        sparse_run=tuple(sparse.run for sparse in result.sparse.values()) or None,
+        sparse_run=_sparse_runs(result) or None,
         fusion_run=_fusion_run(result.retrieval),
-        rerank_run=_rerank_run(result.retrieval, config),
+        rerank_run=_rerank_run(result, config),
         source_subdirs=_subdirs(result.collection),
         conservation=_conservation(result),
         telemetry=telemetry or TelemetrySection(),
@@ -121,11 +124,14 @@ def _provenance(entry: Provenance) -> SettingProvenance:
 
 
 def _dense_run(
-    block: DenseBlock, collection: MeasuredCollection, long_texts: LongTexts
+    block: DenseBlock, result: CollectionResult, long_texts: LongTexts
 ) -> DenseRun:
     seconds = block.wall_seconds
+    loans = result.loans.sections("dense", block.model.name)
+    roster = [model.config.name for model in result.collection.models]
     return DenseRun(
         model=block.model.name,
+        turn=roster.index(block.model.name) + 1,
         hf_model_id=block.model.hf_model_id,
         revision=block.location.revision,
         dimension=block.model.vector_dim,
@@ -144,7 +150,8 @@ def _dense_run(
         chunks_per_second=block.computed_chunks / seconds if seconds > 0 else 0.0,
         device=",".join(block.devices),
         batch_sizes=block.batch_sizes,
-        peak_bytes=block.peak_bytes,
+        lease_events=loans,
+        peak_bytes=highest(loans) or block.peak_bytes,
         oom_retries=block.oom_retries,
         statistics={
             "pooling": block.model.pooling,
@@ -154,7 +161,7 @@ def _dense_run(
             "compute_seconds": block.compute_seconds,
             "truncated_chunks": block.truncated_chunks,
             "truncated_tokens": block.truncated_tokens,
-            "truncated": _truncated(block.model.name, collection),
+            "truncated": _truncated(block.model.name, result.collection),
         },
     )
 
@@ -220,14 +227,30 @@ def _quality(card: QualityCard) -> dict[str, dict[str, float]]:
     }
 
 
+def _sparse_runs(result: CollectionResult) -> tuple[SparseInferenceRun, ...]:
+    """Return the records of the sparse passes, those on a GPU with their loans."""
+    runs = []
+    for key, sparse in result.sparse.items():
+        loans = result.loans.sections("sparse", key)
+        told = {
+            "lease_events": [event.model_dump() for event in loans],
+            "peak_bytes": highest(loans),
+        }
+        statistics = {**sparse.run.statistics, **(told if loans else {})}
+        runs.append(sparse.run.model_copy(update={"statistics": statistics}))
+    return tuple(runs)
+
+
 def _rerank_run(
-    outcome: RetrievalOutcome, config: PipelineConfig
+    result: CollectionResult, config: PipelineConfig
 ) -> RerankSection | None:
+    outcome = result.retrieval
     found = outcome.rerank
     if found is None:
         return None
     if isinstance(found, RerankImpossible):
         return RerankNotRun(reason=found.reason, cure=found.cure)
+    loans = result.loans.sections("rerank", found.model)
     return RerankRan(
         model=found.model,
         queries=len(found.queries),
@@ -240,9 +263,13 @@ def _rerank_run(
         fallback_used=found.fallback_reason is not None,
         fallback_reason=found.fallback_reason,
         runs=found.headers,
+        lease_events=loans,
+        peak_bytes=highest(loans),
         statistics={
             "hf_model_id": config.rerank.hf_model_id if config.rerank else None,
             "not_reranked": found.not_reranked,
+            "queries_by_model": found.queries_by_model,
+            "oom_retries": found.oom_retries,
             **_weights(config.rerank),
             "blend": _printed(config.rerank.blend if config.rerank else None),
             "candidates_per_query": config.rerank.candidates if config.rerank else 0,
@@ -302,7 +329,8 @@ def _performance(result: CollectionResult) -> dict[str, StagePerformance]:
             items=block.computed_chunks,
             items_per_second=_rate(block.computed_chunks, block.wall_seconds),
             tokens_per_second=_rate(block.computed_tokens, block.wall_seconds),
-            peak_bytes=block.peak_bytes,
+            peak_bytes=highest(result.loans.sections("dense", block.model.name))
+            or block.peak_bytes,
             rss_bytes=block.peak_rss_bytes or None,
         )
         for block in result.dense
@@ -340,6 +368,10 @@ def _environment(result: CollectionResult) -> Environment:
         instruction_set=" ".join(machine.instruction_sets),
         dtype=",".join(sorted({block.dtype for block in result.dense})),
         threads=1,
+        gpus=tuple(
+            {"device": device, "name": name}
+            for device, name in sorted(result.loans.cards.items())
+        ),
         platform=platform.platform(),
     )
 

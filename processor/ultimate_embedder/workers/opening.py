@@ -18,18 +18,16 @@ OpenEncoder = Callable[[EncodeJob], AbstractContextManager[AttentionEncoder]]
 def worker_processes(
     gpu: KaggleGPUConfig,
 ) -> Callable[[EncodeJob, int], AbstractContextManager[BatchExecutor]]:
-    """Return what opens a pool over the devices of `gpu`, not larger than the work."""
+    """Return what opens a pool over the devices of `gpu`, not larger than the work.
+
+    Each worker is held to the job's own `memory_cap_bytes`.
+    """
 
     def open_pool(
         job: EncodeJob, batches: int
     ) -> AbstractContextManager[BatchExecutor]:
         devices = resolve_devices(gpu)[: max(1, batches)]
-        return WorkerPool(
-            [
-                replace(job, device=device, memory_cap_bytes=gpu.memory_cap_bytes)
-                for device in devices
-            ]
-        )
+        return WorkerPool([replace(job, device=device) for device in devices])
 
     return open_pool
 
