@@ -96,6 +96,7 @@ class RerankingConfig:
     package: str | None = None  # a Python package that carries the weights
     weights_sha256: str | None = None  # of model.safetensors, checked when given
     difference: str | None = None
+    fallback: str | None = None  # key of a smaller one, for a device without room
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.candidates:

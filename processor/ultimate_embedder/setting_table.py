@@ -227,6 +227,7 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="ensemble_models", parse=names),
         Setting(key="sparse_models", parse=names, variable="EMBEDDER_SPARSE_MODELS"),
         Setting(key="rerank_model", parse=text),
+        Setting(key="rerank_fallback", parse=text),
         Setting(key="enable_rerank", parse=boolean, variable="EMBEDDER_ENABLE_RERANK"),
         Setting(key="enable_sparse", parse=boolean, variable="EMBEDDER_ENABLE_SPARSE"),
         Setting(

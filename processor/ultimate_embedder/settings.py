@@ -55,6 +55,7 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "enable_rerank": True,
     "enable_sparse": True,
     "rerank_batch_cap": None,
+    "rerank_fallback": None,
     "rerank_timeout": None,
     "queries": None,
     "probes": True,
@@ -335,6 +336,9 @@ def _pipeline(decisions: Mapping[str, Decision]) -> PipelineConfig:
     (rerank,) = _choose(choose_rerank, decisions["rerank_model"])
     if value["rerank_batch_cap"] is not None:
         rerank = replace(rerank, batch_cap=value["rerank_batch_cap"])
+    if value["rerank_fallback"] is not None:
+        _choose(choose_rerank, decisions["rerank_fallback"])
+        rerank = replace(rerank, fallback=value["rerank_fallback"])
     same_name = value.keys() & {field.name for field in fields(PipelineConfig)}
     return PipelineConfig(
         **{key: value[key] for key in same_name},

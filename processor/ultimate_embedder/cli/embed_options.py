@@ -151,6 +151,12 @@ _MODELS_STAGES = (
         "that of the profile",
     ),
     SettingOption(
+        "rerank_fallback",
+        "A smaller reranker, for a GPU without room for the first.",
+        "KEY",
+        "none",
+    ),
+    SettingOption(
         "enable_sparse",
         "Make sparse vectors, or none.",
         default="enabled",

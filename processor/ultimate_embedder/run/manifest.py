@@ -270,6 +270,8 @@ def _rerank_run(
             "not_reranked": found.not_reranked,
             "queries_by_model": found.queries_by_model,
             "oom_retries": found.oom_retries,
+            "queries_by_model": found.queries_by_model,
+            "oom_retries": found.oom_retries,
             **_weights(config.rerank),
             "blend": _printed(config.rerank.blend if config.rerank else None),
             "candidates_per_query": config.rerank.candidates if config.rerank else 0,

@@ -8,7 +8,7 @@ how well its bundle can be searched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..config import (
@@ -21,10 +21,11 @@ from ..encoders.attention_sparse import AttentionSparseEncoder
 from ..encoders.bm25 import Bm25Encoder
 from ..encoders.protocols import AttentionEncoder, PairScorer
 from ..encoders.texts import Attended, TextEncoder
-from ..errors import ModelNotAvailable
+from ..errors import DeviceOutOfMemory, ModelNotAvailable
 from ..export.layout import BundleNames
 from ..intake.measure import MeasuredCollection, MeasuredModel
 from ..intake.queries import read_queries
+from ..model_choice import choose_rerank
 from ..model_manager import ModelSource
 from ..records import Float32Array, Query, SparseVector
 from ..retrieval.fusion import FusionConfig
@@ -42,8 +43,9 @@ from ..stages.fusion import (
     SparseLeg,
 )
 from ..stages.rerank import RerankPipeline, RerankResult
+from ..stages.rerank_fitting import Fallback, OpenFallback, stepped_down_to
 from ..stages.sparse import SparseResult
-from ..telemetry.events import Emit, StageSkipped
+from ..telemetry.events import Emit, FallbackUsed, StageSkipped
 from .card import (
     NO_QUESTION,
     QUERIES_RERANKED,
@@ -273,19 +275,64 @@ class RetrievalRun:
                 "Give --queries, or let probes be drawn from the collection.",
             )
         try:
-            scorer = self.load_scorer(config)
+            pipeline = self._pipeline(config)
         except ModelNotAvailable as error:
             return self._impossible(error.message, error.cure or "")
-        pipeline = RerankPipeline(
-            CrossEncoderBatchExecutor(scorer, config.batch_cap),
+        store = self.collection.store
+        return pipeline.run(rankings, store, store.collection)
+
+    def _pipeline(self, config: RerankingConfig) -> RerankPipeline:
+        """Load the reranker, or the smaller one where the device has no room for it.
+
+        No name is kept for what is loaded: the pipeline has to be able to let it go.
+        """
+        smaller = self._fallback(config)
+        try:
+            return self._pipeline_of(self._executor(config), config, Fallback(smaller))
+        except DeviceOutOfMemory:
+            if smaller is None:
+                raise
+        step = stepped_down_to(f"model {config.fallback}")
+        self.emit(
+            FallbackUsed(
+                stage="rerank",
+                collection=self.collection.store.collection,
+                reason=step,
+            )
+        )
+        return self._pipeline_of(*smaller(), Fallback(steps=(step,)))
+
+    def _pipeline_of(
+        self,
+        executor: CrossEncoderBatchExecutor,
+        config: RerankingConfig,
+        fallback: Fallback,
+    ) -> RerankPipeline:
+        return RerankPipeline(
+            executor,
             config,
             self.emit,
             self.run_id,
             self.redact_key,
             timeout_seconds=self.config.rerank_timeout_seconds,
+            fallback=fallback,
         )
-        store = self.collection.store
-        return pipeline.run(rankings, store, store.collection)
+
+    def _executor(self, config: RerankingConfig) -> CrossEncoderBatchExecutor:
+        return CrossEncoderBatchExecutor(self.load_scorer(config), config.batch_cap)
+
+    def _fallback(self, config: RerankingConfig) -> OpenFallback | None:
+        """Return what loads the smaller model, over as many candidates."""
+        if config.fallback is None:
+            return None
+        named = choose_rerank(config.fallback)
+        smaller = replace(
+            named,
+            candidates=config.candidates,
+            top_k=config.top_k,
+            batch_cap=min(config.batch_cap, named.batch_cap),
+        )
+        return lambda: (self._executor(smaller), smaller)
 
     def _impossible(self, reason: str, cure: str) -> RerankImpossible:
         self.emit(

@@ -34,9 +34,10 @@ from ..telemetry.events import (
 )
 from .cross_encoder import CrossEncoderBatchExecutor, TimeIsUp
 from .fusion import QueryRankings
-from .rerank_fitting import Fitted, FittingScorer, OpenFallback
+from .rerank_fitting import Fallback, Fitted, FittingScorer
 
 TIMEOUT = "timeout"
+_NO_FALLBACK = Fallback()
 
 
 class ChunkRows(Protocol):
@@ -107,7 +108,7 @@ class RerankPipeline:
     instead of its text. `timeout_seconds` bounds the stage: the queries that are not
     done by then keep the order of fusion, and the result, an event and the header of
     the stage say so. `peak_bytes` reads the device's peak, where there is one.
-    `open_fallback` loads the smaller model for a device without room for the first.
+    `fallback` is the smaller model, for a device without room for the first.
     """
 
     def __init__(
@@ -120,9 +121,9 @@ class RerankPipeline:
         *,
         timeout_seconds: float | None = None,
         peak_bytes: Callable[[], int | None] = lambda: None,
-        open_fallback: OpenFallback | None = None,
+        fallback: Fallback = _NO_FALLBACK,
     ) -> None:
-        self._fitting = FittingScorer(executor, config, emit, open_fallback)
+        self._fitting = FittingScorer(executor, config, emit, fallback)
         self._config = config
         self._emit = emit
         self._run_id = run_id
@@ -206,7 +207,7 @@ class RerankPipeline:
                 BatchFinished(
                     stage="rerank",
                     collection=collection,
-                    model=fitted.config.name,
+                    model=self._config.name,
                     items=1,
                     seconds=seconds,
                     tokens=fitted.scored.tokens,

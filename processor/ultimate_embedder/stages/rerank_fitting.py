@@ -20,6 +20,17 @@ OpenFallback = Callable[[], tuple[CrossEncoderBatchExecutor, RerankingConfig]]
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """What loads the smaller model, None where there is none or it is in use already.
+
+    `steps` are the reasons for what was done less well before the first query.
+    """
+
+    open: OpenFallback | None = None
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
     """The candidates that were scored, by which model, and their scores."""
 
@@ -49,14 +60,14 @@ class FittingScorer:
         executor: CrossEncoderBatchExecutor,
         config: RerankingConfig,
         emit: Emit,
-        open_fallback: OpenFallback | None = None,
+        fallback: Fallback,
     ) -> None:
         self.executor = executor
         self.config = config
-        self.steps: list[str] = []
+        self.steps = list(fallback.steps)
         self.oom_retries = 0
         self._emit = emit
-        self._open_fallback = open_fallback
+        self._open_fallback = fallback.open
 
     def score(
         self,
@@ -129,7 +140,12 @@ class FittingScorer:
         self._stepped_down(f"model {self.config.name}", collection)
 
     def _stepped_down(self, to: str, collection: str) -> None:
-        reason = f"out of memory: {to}"
+        reason = stepped_down_to(to)
         if reason not in self.steps:
             self.steps.append(reason)
         self._emit(FallbackUsed(stage="rerank", collection=collection, reason=reason))
+
+
+def stepped_down_to(what: str) -> str:
+    """Return the reason that stands for a step down to something smaller."""
+    return f"out of memory: {what}"
