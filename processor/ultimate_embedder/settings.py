@@ -13,7 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,8 @@ _Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
 
 CONFIG_FILE = "ultimate-embedder.toml"
 KAGGLE_ROOT = Path("/kaggle")
+KAGGLE_VARIABLE = "EMBEDDER_KAGGLE_ROOT"
+"""Names another folder with `input` and `working`: to rehearse a notebook's run."""
 
 DEFAULT_LAYER = "default"
 FILE_LAYER = "config file"
@@ -105,10 +107,18 @@ class ReportingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Defaults of a command that stand above those of the profile."""
+    """Defaults of a command that stand above those of the profile.
+
+    `unless_profile` are those that give way to a profile that was asked for.
+    """
 
     name: str
     values: Mapping[str, object]
+    unless_profile: Mapping[str, object] = field(default_factory=dict)
+
+    def defaults(self, *, profile_given: bool) -> Mapping[str, object]:
+        """Return the values that stand above those of the profile."""
+        return {**self.values, **({} if profile_given else self.unless_profile)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,13 +136,14 @@ def resolve(
     config_file: Path | None = None,
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    kaggle_root: Path = KAGGLE_ROOT,
+    kaggle_root: Path | None = None,
     preset: Preset | None = None,
 ) -> Settings:
     """Return the settings of a run.
 
     `command_line` maps a key to its value and the option that gave it. The config file
-    and `.env` are looked for in `directory`, the current one unless told. Raises
+    and `.env` are looked for in `directory`, the current one unless told. `kaggle_root`
+    is that of `EMBEDDER_KAGGLE_ROOT`, else `/kaggle`, unless told. Raises
     `UsageError` naming the place, the value and what is allowed there.
     """
     decisions, notes = decide(
@@ -154,7 +165,7 @@ def decide(
     config_file: Path | None = None,
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    kaggle_root: Path = KAGGLE_ROOT,
+    kaggle_root: Path | None = None,
     preset: Preset | None = None,
 ) -> tuple[dict[str, Decision], tuple[str, ...]]:
     """Return the decision for each key, and remarks; see `resolve`."""
@@ -167,12 +178,19 @@ def decide(
         **_variable_layer(variables, ENVIRONMENT_LAYER, {}),
         **_command_layer(command_line),
     }
-    defaults = _defaults(given.get("profile"), kaggle_root, preset)
+    root = kaggle_root if kaggle_root is not None else kaggle_folder(variables)
+    defaults = _defaults(given.get("profile"), root, preset)
     notes = (*dotenv_notes, *_own_but_unknown(variables, "the environment"))
     return {**defaults, **given}, notes
 
 
-def on_kaggle(root: Path = KAGGLE_ROOT) -> bool:
+def kaggle_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Return the folder whose `input` holds data sets and whose `working` is kept."""
+    variables = environment if environment is not None else os.environ
+    return Path(variables.get(KAGGLE_VARIABLE) or KAGGLE_ROOT)
+
+
+def on_kaggle(root: Path) -> bool:
     """Say whether this is a Kaggle notebook: both of its folders exist."""
     return (root / "input").is_dir() and (root / "working").is_dir()
 
@@ -206,11 +224,12 @@ def _defaults(
         "device": chosen.device,
         "offline": chosen.offline,
     }
+    by_preset = preset.defaults(profile_given=profile is not None) if preset else {}
     layers: tuple[tuple[str, Mapping[str, object]], ...] = (
         ("built in", _MACHINE_FREE_DEFAULTS),
         (machine, by_machine),
         (f"profile {chosen.name}", by_profile),
-        (f"preset {preset.name}" if preset else "", preset.values if preset else {}),
+        (f"preset {preset.name}" if preset else "", by_preset),
     )
     return {
         key: Decision(value, DEFAULT_LAYER, source)
@@ -319,6 +338,7 @@ def _parse(parser: Any, value: object, place: str) -> object:
 
 def _own_but_unknown(variables: Mapping[str, str], place: str) -> list[str]:
     known = [setting.variable for setting in SETTINGS.values() if setting.variable]
+    known.append(KAGGLE_VARIABLE)
     return [
         f"{name} in {place} is no setting and changes nothing. {_near(name, known)}"
         for name in sorted(variables)

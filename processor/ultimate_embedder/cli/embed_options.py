@@ -14,7 +14,6 @@ from typing import Any, Literal
 import typer
 
 from ..setting_table import SETTINGS
-from ..settings import Preset
 
 Given = dict[str, tuple[object, str]]
 Kind = Literal["text", "list", "flag", "switch"]
@@ -30,6 +29,7 @@ class SettingOption:
     default: str = ""
     kind: Kind = "text"
     names: str = ""  # where they do not follow from the key; yes/no of a switch
+    short: str = ""  # a second name, shown first
 
     @property
     def declaration(self) -> str:
@@ -46,6 +46,10 @@ class SettingOption:
         shown = switch if self.kind == "switch" else SETTINGS[self.key].show(value)
         return replace(self, default=shown)
 
+    def with_name(self, name: str) -> SettingOption:
+        """Return the option with a second name, shown before its own."""
+        return replace(self, short=name)
+
     def parameter(self) -> inspect.Parameter:
         """Return the parameter from which Typer makes this option."""
         kinds: dict[Kind, Any] = {"text": str | None, "list": list[str] | None}
@@ -55,7 +59,7 @@ class SettingOption:
             annotation=kinds.get(self.kind, bool | None),
             default=typer.Option(
                 None,
-                self.declaration,
+                *filter(None, (self.short, self.declaration)),
                 metavar=self.metavar or None,
                 help=self._sentences(),
                 show_default=False,
@@ -315,25 +319,13 @@ def with_parameters(
     return function
 
 
-def with_preset(function: Callable[..., None], preset: Preset) -> Callable[..., None]:
-    """Return the command with the defaults of `preset` in its help.
-
-    The preset itself reaches the settings by the invocation.
-    """
-
-    def command(*args: Any, **kwargs: Any) -> None:
-        function(*args, **kwargs)
-
-    signature = inspect.signature(function)
-    shown = {
-        key: BY_KEY[key].with_default(value).parameter()
-        for key, value in preset.values.items()
-    }
-    parameters = [shown.get(name, old) for name, old in signature.parameters.items()]
-    vars(command)["__signature__"] = signature.replace(parameters=parameters)
-    command.__annotations__ = function.__annotations__
-    command.__doc__ = function.__doc__
-    return command
+def with_options(
+    function: Callable[..., None], options: Iterable[SettingOption]
+) -> Callable[..., None]:
+    """Return the command with these options in place of those of the same keys."""
+    shown = {option.key: option.parameter() for option in options}
+    old = inspect.signature(function).parameters.items()
+    return with_parameters(function, [shown.get(name, one) for name, one in old])
 
 
 def typed(values: Mapping[str, object]) -> Given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,10 +16,10 @@ from ..errors import UsageError
 from ..settings import ReportingConfig, Settings
 from ..telemetry.events import Emit, Warned
 from .closing import closing_sheets
-from .errors_out import EXIT_STOPPED, say
+from .errors_out import EXIT_FAILED, EXIT_STOPPED, say, say_json
 from .header import header_sheet
 from .listeners import listening
-from .output import Format, show_sheet
+from .output import Format, Sheet, show_sheet
 from .plan_sheet import plan_document, plan_sheets
 from .versions import installed_versions, version_warnings
 
@@ -38,7 +38,24 @@ class Runner(Protocol):
         """Say what there is to do."""
 
 
+class Check(Protocol):
+    """What was looked at after a run."""
+
+    @property
+    def sheets(self) -> Sequence[Sheet]:
+        """What to show a person."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The same as JSON-ready data."""
+
+    @property
+    def errors(self) -> Sequence[str]:
+        """A line with its cure for each thing that is wrong: exit code 1."""
+
+
 MakeRunner = Callable[[PipelineConfig, Emit, str], Runner]
+CheckAfter = Callable[[PipelineConfig, "RunOutcome"], Check]
 
 
 def run_embedding(
@@ -48,8 +65,11 @@ def run_embedding(
     dry_run: bool,
     resume: str,
     make_runner: MakeRunner | None = None,
+    check_after: CheckAfter | None = None,
 ) -> int:
     """Show the header, do the work or plan it, show the result; return the exit code.
+
+    `check_after` looks at the bundles that were made, and is shown with the result.
 
     Raises:
         EmbedderError: nothing could be started, or the run stopped before its end.
@@ -69,8 +89,12 @@ def run_embedding(
         if dry_run:
             return _tell_plan(runner.plan(), style)
         outcome = runner.run()
-    _tell_outcome(outcome, run_id, style=style, resume=resume)
-    return outcome.exit_code
+    check = check_after(config, outcome) if check_after else None
+    code = outcome.exit_code or (EXIT_FAILED if check and check.errors else 0)
+    _tell_outcome(outcome, check, run_id, style=style, code=code)
+    if style != "json" and code == EXIT_STOPPED:
+        say("resume with", resume)
+    return code
 
 
 def require_inputs(config: PipelineConfig) -> None:
@@ -131,29 +155,33 @@ def _tell_plan(plan: RunPlan, style: Format) -> int:
 
 
 def _tell_outcome(
-    outcome: RunOutcome, run_id: str, *, style: Format, resume: str
+    outcome: RunOutcome, check: Check | None, run_id: str, *, style: Format, code: int
 ) -> None:
+    errors = check.errors if check else ()
     if style == "json":
-        _print_json(_outcome_document(outcome, run_id))
+        checked = {"checks": check.document} if check else {}
+        document = _outcome_document(outcome, run_id) | {"exit_code": code} | checked
+        _print_json(document)
+        for message in errors:
+            say_json(message, code)
         return
     manifests = [
         collection.manifest for collection in outcome.collections if collection.manifest
     ]
-    for sheet in closing_sheets(manifests):
+    for sheet in (*closing_sheets(manifests), *(check.sheets if check else ())):
         show_sheet(sheet, style=style)
     for collection in outcome.collections:
         if collection.bundle is not None:
             sys.stdout.write(f"{collection.name}: {collection.bundle}\n")
         if collection.error is not None:
             say("error", f"{collection.name}: {collection.error}")
-    if outcome.exit_code == EXIT_STOPPED:
-        say("resume with", resume)
+    for message in errors:
+        say("error", message)
 
 
 def _outcome_document(outcome: RunOutcome, run_id: str) -> dict[str, Any]:
     return {
         "run_id": run_id,
-        "exit_code": outcome.exit_code,
         "collections": [
             {
                 "name": collection.name,

@@ -20,7 +20,6 @@ from typing import Any
 
 import typer
 
-from ..settings import Preset
 from .errors_out import EXIT_FAILED, complain
 from .options import ManyValuesCommand
 
@@ -30,11 +29,10 @@ EPILOG = "--debug, with any command: show the traceback of an error."
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """How the process was called, and the preset of the script that was."""
+    """How the process was called."""
 
     program: str
     arguments: tuple[str, ...] = ()
-    preset: Preset | None = None
 
     @property
     def resume_command(self) -> str:
@@ -46,17 +44,11 @@ class Invocation:
 def run_function(
     function: Callable[..., None],
     argv: Sequence[str] | None = None,
-    *,
-    preset: Preset | None = None,
-    summary: str | None = None,
 ) -> int:
-    """Run one command function as a program of its own and return the exit code.
-
-    `summary` replaces its docstring as the help.
-    """
+    """Run one command function as a program of its own and return the exit code."""
     app = new_app()
-    register(app, function, summary=summary)
-    return run(app, argv, preset=preset)
+    register(app, function)
+    return run(app, argv)
 
 
 def new_app(summary: str | None = None) -> typer.Typer:
@@ -73,26 +65,19 @@ def register(
     app: typer.Typer,
     function: Callable[..., None],
     name: str | None = None,
-    *,
-    summary: str | None = None,
 ) -> None:
-    """Make a function a command of `app`; its docstring, or `summary`, is the help."""
-    text = inspect.cleandoc(summary or function.__doc__ or "")
+    """Make a function a command of `app`; its docstring is the help."""
+    text = inspect.cleandoc(function.__doc__ or "")
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
     app.command(
         name, cls=ManyValuesCommand, help="\n\n".join(paragraphs), epilog=EPILOG
     )(function)
 
 
-def run(
-    app: typer.Typer,
-    argv: Sequence[str] | None = None,
-    *,
-    preset: Preset | None = None,
-) -> int:
+def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
     """Run a Typer application and return the exit code; nothing is raised."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    invocation = Invocation(_program(sys.argv[0]), tuple(arguments), preset)
+    invocation = Invocation(_program(sys.argv[0]), tuple(arguments))
     debug = _take_debug(arguments)
     command = typer.main.get_command(app)
     try:

@@ -32,10 +32,7 @@ def complain(
         traceback.print_exception(error, file=sys.stderr)
     line, code = describe(error)
     if as_json:
-        record = {"level": "error", "event": "error", "message": _one_line(line)}
-        stop = {"resume": resume} if code == EXIT_STOPPED else {}
-        document = record | {"exit_code": code} | stop
-        sys.stderr.write(orjson.dumps(document).decode() + "\n")
+        say_json(line, code, resume=resume if code == EXIT_STOPPED else None)
         return code
     say("error", line)
     if code == EXIT_STOPPED:
@@ -74,6 +71,14 @@ def say(label: str, message: str) -> None:
     """Write `label: message` as one line on standard error."""
     sys.stderr.write(f"{label}: {_one_line(message)}\n")
     sys.stderr.flush()
+
+
+def say_json(message: str, code: int, *, resume: str | None = None) -> None:
+    """Write an error as one JSON object on a line of standard error."""
+    record = {"level": "error", "event": "error", "message": _one_line(message)}
+    stop = {"resume": resume} if resume is not None else {}
+    document = record | {"exit_code": code} | stop
+    sys.stderr.write(orjson.dumps(document).decode() + "\n")
 
 
 def _one_line(message: str) -> str:

@@ -17,12 +17,12 @@ from typing import Any
 
 from ..errors import UsageError
 from ..records import Chunk, Metadata, Quarantined
+from ..settings import kaggle_folder
 
 MAX_CHUNK_FILE_BYTES = 256 * 2**20
 CHUNK_FILE_PATTERNS = ("*_chunks.json", "chunks*.json")
 CHUNK_FILE_SUFFIX = "_chunks.json"
 ROOT_SUBDIR = "_root"
-KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_CHUNK_FOLDERS = ("Chunked", "output")
 
 _LIST_KEYS = ("chunks", "data", "records", "items")
@@ -83,7 +83,7 @@ def find_collections(root: Path) -> list[CollectionFolder]:
 
 
 def _roots(root: Path) -> list[Path]:
-    if root != KAGGLE_INPUT:
+    if root.absolute() != kaggle_folder().absolute() / "input":
         return [root]
     roots = []
     for data_set in sorted(path for path in root.iterdir() if path.is_dir()):

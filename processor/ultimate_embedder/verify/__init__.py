@@ -3,5 +3,22 @@
 from .bundle import verify_bundle
 from .deep import Embed
 from .report import Finding, VerificationReport
+from .statistics import (
+    CountTokens,
+    IdFigures,
+    Statistics,
+    SubdirFigures,
+    check_statistics,
+)
 
-__all__ = ["Embed", "Finding", "VerificationReport", "verify_bundle"]
+__all__ = [
+    "CountTokens",
+    "Embed",
+    "Finding",
+    "IdFigures",
+    "Statistics",
+    "SubdirFigures",
+    "VerificationReport",
+    "check_statistics",
+    "verify_bundle",
+]

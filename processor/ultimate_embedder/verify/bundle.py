@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..export.layout import MANIFEST
+from .chunk_ids import check_chunk_ids
 from .counts import check_counts, check_presence
 from .deep import Embed, check_deep
 from .dense import check_dense
@@ -47,6 +48,7 @@ def verify_bundle(
     check_counts(bundle, findings)
     check_presence(bundle, findings)
     check_dense(bundle, findings)
+    check_chunk_ids(bundle, findings)
     seen = check_rows(bundle, findings)
     check_rerank(bundle, seen, findings)
     if deep and embed is not None:
