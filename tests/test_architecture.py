@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "intake.queries disk_space run.output_lock device_lock gpu_lease",
         "encoders model_manager workers hardware devices intake",
         "chunking stages export search delivery telemetry verify",
-        "batch_runner run testing",
+        "batch_runner run repair testing",
         "evaluation adaptation",
         "facade cli __init__",
     )
@@ -56,6 +56,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("encoders", "adaptation.low_rank", "adaptation.training"),
     "transformers": ("encoders",),
     "sentence_transformers": ("encoders",),
+    "onnxruntime": ("encoders.dense_onnx",),
     "faiss": ("export.faiss_index",),
     "qdrant_client": ("delivery",),
     "qdrant_edge": ("delivery",),

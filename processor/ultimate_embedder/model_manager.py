@@ -14,7 +14,7 @@ from .encoders.tokenizer import HubTokenizer
 from .errors import UsageError
 from .hardware import this_machine
 
-_BACKENDS = ("pytorch",)
+_BACKENDS = ("pytorch", "onnx")
 
 
 class ModelSource(Protocol):
@@ -83,7 +83,7 @@ class ModelManager:
         """Return the fastest precision that `device` computes natively."""
         if device == "cpu":
             return this_machine().cpu_dtype
-        from .encoders.dense_torch import cuda_dtype
+        from .encoders.precision import cuda_dtype
 
         return cuda_dtype(device)
 
@@ -93,16 +93,20 @@ class ModelManager:
     ) -> Iterator[AttentionEncoder]:
         """Keep the model on `device` for the length of the block.
 
-        On the CPU torch computes with one thread meanwhile, see `one_thread`.
+        Its weights are put together and checked on the CPU, then moved, and let go of
+        at the end even if something still refers to the encoder. On the CPU torch
+        computes with one thread meanwhile, see `one_thread`.
 
         Raises:
+            MissingExtra: its backend is not installed.
             ModelError: it cannot be loaded or is not what the registry says.
         """
-        from .encoders.dense_torch import TorchDenseEncoder, one_thread
+        from .encoders.dense import open_dense
+        from .encoders.dense_torch import one_thread, release_memory
 
         location = self.locate(config)
         with one_thread() if device == "cpu" else nullcontext():
-            encoder = TorchDenseEncoder.load(
+            encoder = open_dense(
                 location.path,
                 config,
                 device=device,
@@ -111,5 +115,6 @@ class ModelManager:
             try:
                 yield encoder
             finally:
-                del encoder
+                encoder.close()
                 gc.collect()
+                release_memory(device)

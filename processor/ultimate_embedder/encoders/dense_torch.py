@@ -1,4 +1,4 @@
-"""Dense vectors with torch and transformers: the one file where they meet.
+"""Dense vectors of any transformers encoder or decoder, with torch.
 
 On a CPU each forward pass has one fixed shape for a padded length: `_CPU_ROWS` rows,
 spare ones filled with a copy. The padded length follows from a text's own length, and
@@ -9,32 +9,27 @@ Few rows also keep the working set in a core's cache.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModel
-from transformers.utils import logging as transformers_logging
 
-from ..config import ModelConfig, Pooling
-from ..errors import DeviceOutOfMemory, ModelError, ModelMismatch
+from ..config import ModelConfig
+from ..errors import ModelError, ModelMismatch
 from ..records import Float32Array, UInt32Array
+from .loading import load_encoder, padding_id
+from .out_of_memory import out_of_memory_named
+from .pooling import pool
+from .precision import check_finite
 
-# Progress is told by events; a bar of a library's own would break lines up.
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-_UNUSED_WEIGHTS = "pooler."  # a head that no vector goes through
 _CPU_ROWS = 4
 _CPU_LENGTH_MULTIPLE = 16
 _GPU_LENGTH_MULTIPLE = 8
-_BFLOAT16_CAPABILITY = 8
 
 
 def cuda_device_count() -> int:
@@ -52,13 +47,10 @@ def limit_device_memory(device: str, cap_bytes: int) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), device)
 
 
-def cuda_dtype(device: str) -> str:
-    """Return the 16-bit precision that a card computes natively.
-
-    float16 before compute capability 8.0 (a T4 has no bfloat16), bfloat16 from there.
-    """
-    major, _ = torch.cuda.get_device_capability(device)
-    return "bfloat16" if major >= _BFLOAT16_CAPABILITY else "float16"
+def release_memory(device: str) -> None:
+    """Give back what torch's allocator keeps of a card for later."""
+    if device != "cpu":
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -87,6 +79,7 @@ class TorchDenseEncoder:
         self.device = device
         self.dtype = dtype
         self._model = model
+        self._padding_id = padding_id(model)
         self._cpu = device == "cpu"
         self._captured: list[torch.Tensor] = []
 
@@ -105,27 +98,15 @@ class TorchDenseEncoder:
             ModelError: the files cannot be loaded.
             ModelMismatch: weights are missing, or width, window or pooling are not what
                 `config` states.
+            DeviceOutOfMemory: the weights do not fit the device.
         """
-        try:
-            model, report = AutoModel.from_pretrained(
-                path,
-                dtype=getattr(torch, dtype),
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            said = str(error).splitlines() or [type(error).__name__]
-            raise ModelError(
-                f"Model {config.name} cannot be loaded: {said[0][:200]}",
-                cure=f"Fetch or save its files again; they are in {path}.",
-            ) from error
-        _check_weights(report["missing_keys"], config)
-        _check(model.config, path, config)
-        with _out_of_memory_named(config, device):
-            model = model.eval().to(device)
+        model = load_encoder(path, config, device=device, dtype=dtype)
         return cls(model, config, device=device, dtype=dtype)
+
+    def close(self) -> None:
+        """Let go of the weights, whoever still refers to this encoder."""
+        self._model = None
+        self._captured.clear()
 
     def padded_length(self, tokens: int) -> int:
         """Return the positions computed for a text of `tokens`, at most the window."""
@@ -138,6 +119,8 @@ class TorchDenseEncoder:
 
         Raises:
             DeviceOutOfMemory: the batch does not fit the device.
+            ModelMismatch: the model gives vectors of another width than stated.
+            ModelError: a value is not finite.
         """
         vectors = np.empty((len(ids), self.dimension), dtype=np.float32)
         for group in self._groups(ids):
@@ -178,16 +161,25 @@ class TorchDenseEncoder:
     ) -> tuple[Float32Array, list[Float32Array]]:
         inputs, mask = self._padded(ids)
         self._captured.clear()
-        with _out_of_memory_named(self.config, self.device), torch.inference_mode():
+        with out_of_memory_named(self.config.name, self.device), torch.inference_mode():
             hidden = self._model(input_ids=inputs, attention_mask=mask)[0]
-            pooled = _pool(hidden, mask, self.config.pooling)
+            self._check_width(hidden.shape[-1])
+            pooled = pool(hidden, mask, self.config.pooling)
             vectors = torch.nn.functional.normalize(pooled, dim=-1)
+            check_finite(vectors, self.config.name, self.dtype)
             attention = [
                 self._cls_attention(states, mask)[i, : len(row)].cpu().numpy()
                 for states in self._captured
                 for i, row in enumerate(ids)
             ]
         return vectors[: len(ids)].cpu().numpy(), attention
+
+    def _check_width(self, width: int) -> None:
+        if width != self.dimension:
+            raise ModelMismatch(
+                f"Model {self.config.name} gives {width}-d vectors; the registry says "
+                f"{self.dimension}."
+            )
 
     def _padded(self, ids: Sequence[UInt32Array]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return input ids and mask, int64 [rows, length], padded on the right."""
@@ -198,7 +190,7 @@ class TorchDenseEncoder:
                 "it has to be cut into windows before"
             )
         rows = _CPU_ROWS if self._cpu else len(ids)
-        inputs = np.zeros((rows, length), dtype=np.int64)
+        inputs = np.full((rows, length), self._padding_id, dtype=np.int64)
         mask = np.zeros((rows, length), dtype=np.int64)
         for i in range(rows):
             row = ids[min(i, len(ids) - 1)]
@@ -244,73 +236,3 @@ class TorchDenseEncoder:
         scores = scores.masked_fill(mask.view(rows, 1, 1, length) == 0, -math.inf)
         attention: torch.Tensor = scores.softmax(-1).mean(dim=1)[:, 0]
         return attention
-
-
-def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Return float32 [rows, width] from hidden states [rows, length, width]."""
-    states = hidden.float()
-    if pooling == "cls":
-        return states[:, 0]
-    if pooling == "last":
-        last = mask.sum(dim=1) - 1
-        return states[torch.arange(len(states), device=states.device), last]
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def _check_weights(missing: Iterable[str], config: ModelConfig) -> None:
-    """Refuse what transformers only warns of: weights left at random numbers."""
-    lacking = sorted(name for name in missing if not name.startswith(_UNUSED_WEIGHTS))
-    if lacking:
-        raise ModelMismatch(
-            f"Model {config.name} lacks {len(lacking)} weights in its files, the first "
-            f"is {lacking[0]}.",
-            cure="Fetch or save its files again.",
-        )
-
-
-def _check(loaded: Any, path: Path, config: ModelConfig) -> None:
-    if loaded.hidden_size != config.vector_dim:
-        raise ModelMismatch(
-            f"Model {config.name} gives {loaded.hidden_size}-d vectors; the registry "
-            f"says {config.vector_dim}."
-        )
-    positions = getattr(loaded, "max_position_embeddings", None)
-    if positions is not None and config.max_tokens > positions:
-        raise ModelMismatch(
-            f"Model {config.name} has {positions} positions; the registry's window "
-            f"is {config.max_tokens}."
-        )
-    stated = _stated_pooling(path)
-    if stated and stated != config.pooling:
-        raise ModelMismatch(
-            f"Model {config.name} was trained with {stated} pooling; the registry "
-            f"says {config.pooling}."
-        )
-
-
-def _stated_pooling(path: Path) -> Pooling | None:
-    """Read what a sentence-transformers folder says of its pooling, if it does."""
-    file = path / "1_Pooling" / "config.json"
-    if not file.is_file():
-        return None
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    names: dict[str, Pooling] = {
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_cls_token": "cls",
-        "pooling_mode_lasttoken": "last",
-    }
-    chosen = [pooling for key, pooling in names.items() if settings.get(key)]
-    return chosen[0] if len(chosen) == 1 else None
-
-
-@contextmanager
-def _out_of_memory_named(config: ModelConfig, device: str) -> Iterator[None]:
-    """Rename torch's out-of-memory, here and nowhere else."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceOutOfMemory(
-            f"Model {config.name} ran out of memory on {device}.",
-            cure="Lower the batch budget or free the device, then run again.",
-        ) from error

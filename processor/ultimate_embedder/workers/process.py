@@ -66,12 +66,13 @@ def _serve_or_tell(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     # Heavy imports wait until a job is here: a worker that is not needed stays small.
-    from ..encoders.dense_torch import TorchDenseEncoder, one_thread
+    from ..encoders.dense import open_dense
+    from ..encoders.dense_torch import one_thread
 
     job = EncodeJob.from_line(requests.readline())
     peak_bytes, release = _device_memory(job)
     with one_thread() if job.device == "cpu" else nullcontext():
-        encoder = TorchDenseEncoder.load(
+        encoder = open_dense(
             job.location, job.model, device=job.device, dtype=job.dtype
         )
         batches = BatchEncoder(
