@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .config import KaggleGPUConfig, ModelConfig, PipelineConfig, RerankingConfig
-from .devices import resolve_devices
+from .devices import resolve_devices, resolve_one
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
 from .errors import EmbedderError, InputError, ModelError, RunStopped, UsageError
@@ -168,13 +168,15 @@ class BatchRunner:
             return self._given_parts
         config = self._config
         devices = resolve_devices(config.gpu)
+        sparse_device = resolve_one(config.sparse_device, "--sparse-device")
         return Parts(
             models=ModelManager(offline=config.offline),
             open_executor=worker_processes(config.gpu),
             load_scorer=_scorer_loader(config, devices[0]),
             device=devices[0],
             devices=devices,
-            leases=_leases(config.gpu, (*devices, config.sparse_device)),
+            sparse_device=sparse_device,
+            leases=_leases(config.gpu, (*devices, sparse_device)),
             now=lambda: datetime.now(UTC),
         )
 

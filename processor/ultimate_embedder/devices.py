@@ -31,6 +31,24 @@ def resolve_devices(gpu: KaggleGPUConfig) -> tuple[str, ...]:
     return found or _cpu(gpu)
 
 
+def resolve_one(device: str, option: str) -> str:
+    """Return the device of a stage of one process: `cpu` or `cuda:N`.
+
+    Raises:
+        UsageError: a CUDA device was asked for by `option` and is not there.
+    """
+    if device == "cpu":
+        return device
+    wanted = f"{_CUDA}:0" if device == _CUDA else device
+    found = _cuda_devices()
+    if wanted not in found:
+        raise UsageError(
+            f"There is no {wanted} here; found: {', '.join(found) or 'none'}.",
+            cure=f"Choose {option} cpu.",
+        )
+    return wanted
+
+
 def _cpu(gpu: KaggleGPUConfig) -> tuple[str, ...]:
     return ("cpu",) * (gpu.workers or this_machine().cores)
 

@@ -20,9 +20,14 @@ from processor.ultimate_embedder.catalogue import (
 )
 from processor.ultimate_embedder.cli.embed_run import run_embedding
 from processor.ultimate_embedder.cli.errors_out import complain
-from processor.ultimate_embedder.config import GIB, PipelineConfig
-from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
-from processor.ultimate_embedder.errors import DeviceBusy, MemoryCapExceeded, ModelError
+from processor.ultimate_embedder.config import GIB, PipelineConfig, RerankingConfig
+from processor.ultimate_embedder.encoders.protocols import AttentionEncoder, PairScorer
+from processor.ultimate_embedder.errors import (
+    DeviceBusy,
+    DeviceOutOfMemory,
+    MemoryCapExceeded,
+    ModelError,
+)
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.run.collection import Parts
 from processor.ultimate_embedder.settings import ReportingConfig, Settings
@@ -36,6 +41,7 @@ from processor.ultimate_embedder.testing import (
     FakeDeviceProbe,
     HashingEncoder,
     RecordingListener,
+    WordOverlapScorer,
     hashing_parts,
     hashing_parts_on,
 )
@@ -285,3 +291,47 @@ def test_a_primary_model_that_fails_in_its_worker_is_never_skipped(
     outcome = BatchRunner(allowed, RecordingListener(), "run-1", parts).run()
     assert outcome.exit_code == 1
     assert "torn file" in str(outcome.collections[0].error)
+
+
+def test_a_worker_is_held_to_what_the_cap_leaves_beside_what_we_hold(
+    config: PipelineConfig,
+) -> None:
+    parts = parts_on(("cuda:0",), config, sizes=dict.fromkeys(SIZES, 0))
+    caps = []
+
+    def open_executor(job: EncodeJob, batches: int) -> Any:
+        caps.append(job.memory_cap_bytes)
+        return parts.open_executor(job, batches)
+
+    assert parts.leases is not None
+    probe = parts.leases.probe
+    assert isinstance(probe, FakeDeviceProbe)
+    with probe.charged("cuda:0", GIB):
+        run(config, replace(parts, open_executor=open_executor))
+    assert caps == [11 * GIB] * 3
+
+
+def test_a_reranker_that_steps_in_for_another_takes_the_card_after_it(
+    config: PipelineConfig,
+) -> None:
+    parts = parts_on(("cuda:0",), config)
+    smaller = rerank_model("residual-minilm-l6")
+
+    class NoRoom(WordOverlapScorer):
+        def score(self, pairs: Any) -> Any:
+            raise DeviceOutOfMemory("no room", cure="none")
+
+    def load_scorer(model: RerankingConfig) -> PairScorer:
+        if model.name == smaller.name:
+            return WordOverlapScorer("cuda:0")
+        return NoRoom("cuda:0")
+
+    rerank = replace(RERANKER, candidates=5, top_k=3, fallback=smaller.name)
+    manifest, _ = run(
+        replace(config, rerank=rerank), replace(parts, load_scorer=load_scorer)
+    )
+    assert manifest.rerank_run is not None
+    assert manifest.rerank_run.status == "ran"
+    loans = manifest.rerank_run.lease_events
+    assert [event.model for event in loans] == [RERANKER.name, smaller.name]
+    assert loans[0].released_at <= loans[1].acquired_at

@@ -41,8 +41,9 @@ from .retrieval import LoadScorer, RetrievalOutcome, RetrievalRun
 class Parts:
     """What a run needs from outside: models, workers and a clock.
 
-    `device` is the one that a stage of one process uses, `devices` are those of a dense
-    pass where they are more; `leases` takes the GPUs among them, None on the CPU.
+    `device` is the one that rerank uses, `devices` are those of a dense pass where they
+    are more, `sparse_device` is that of sparse models with weights of their own;
+    `leases` takes the GPUs among them, None on the CPU.
     """
 
     models: ModelSource
@@ -51,6 +52,7 @@ class Parts:
     device: str
     now: Callable[[], datetime]
     devices: tuple[str, ...] = ()
+    sparse_device: str = "cpu"
     leases: Leases | None = None
 
 
@@ -299,7 +301,7 @@ class CollectionRun:
         found = {}
         for model in self._config.active_sparse:
             own_weights = model.kind == "splade"
-            device = self._config.sparse_device if own_weights else "cpu"
+            device = self._parts.sparse_device if own_weights else "cpu"
             with self._loans.hold(model.name, (device,), "sparse", in_process=True):
                 found[model.name] = self._generate(model, collection, dense)
         return found

@@ -101,12 +101,14 @@ class DeviceLoans:
 
         return open_leased
 
-    def sections(self, stage: Stage, model: str) -> tuple[sections.LeaseEvent, ...]:
-        """Return the loans of a stage to a model, as the manifest states them."""
+    def sections(
+        self, stage: Stage, model: str | None = None
+    ) -> tuple[sections.LeaseEvent, ...]:
+        """Return the loans of a stage, to one model or to all, for the manifest."""
         return tuple(
             sections.LeaseEvent(**asdict(event))
             for event in self.events
-            if (event.stage, event.model) == (stage, model)
+            if event.stage == stage and model in (None, event.model)
         )
 
 

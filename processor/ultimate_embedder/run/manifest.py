@@ -250,7 +250,9 @@ def _rerank_run(
         return None
     if isinstance(found, RerankImpossible):
         return RerankNotRun(reason=found.reason, cure=found.cure)
-    loans = result.loans.sections("rerank", found.model)
+    loans = result.loans.sections(
+        "rerank"
+    )  # a smaller model's too, where it stepped in
     return RerankRan(
         model=found.model,
         queries=len(found.queries),
@@ -268,8 +270,6 @@ def _rerank_run(
         statistics={
             "hf_model_id": config.rerank.hf_model_id if config.rerank else None,
             "not_reranked": found.not_reranked,
-            "queries_by_model": found.queries_by_model,
-            "oom_retries": found.oom_retries,
             "queries_by_model": found.queries_by_model,
             "oom_retries": found.oom_retries,
             **_weights(config.rerank),
