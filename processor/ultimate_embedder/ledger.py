@@ -86,6 +86,15 @@ class Ledger:
             self._all("INSERT INTO passes VALUES (?, ?)", name, fingerprint)
         return False
 
+    def fingerprint(self, name: str) -> str | None:
+        """Return the fingerprint that a pass was opened with, None: never."""
+        found = self._all("SELECT fingerprint FROM passes WHERE name = ?", name)
+        return str(found[0][0]) if found else None
+
+    def forget(self, name: str) -> None:
+        """Forget a pass with its batches, before its files are replaced."""
+        self._all("DELETE FROM passes WHERE name = ?", name)
+
     def start_over(self, name: str) -> None:
         """Forget the finished batches of a pass: its files are gone."""
         self._all("DELETE FROM batches WHERE pass = ?", name)

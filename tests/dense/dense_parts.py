@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,10 @@ class Pass:
             model=model,
             location=manager.locate(model),
             tokens_dir=folder / "tokens",
-            fingerprint="f",
+            text_hashes=np.frombuffer(
+                b"".join(sha256(text.encode()).digest() for text in texts), np.uint8
+            ).reshape(-1, 32),
+            tokenizer_fingerprint="f",
             dtype=manager.dtype("cpu"),
             device="cpu",
             outputs=("dense", "attention"),

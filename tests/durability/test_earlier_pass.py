@@ -15,8 +15,6 @@ from processor.ultimate_embedder.planning import BatchPlan
 from processor.ultimate_embedder.stages.earlier_pass import (
     PassState,
     RowTexts,
-    copy_rows,
-    copy_spans,
     finished_rows,
     pieces_of,
     read_row_texts,
@@ -103,16 +101,6 @@ def test_files_cut_short_count_as_absent(tmp_path: Path, share: float) -> None:
     assert PassState.read(tmp_path) == PassState({}, {})
     assert read_taken(tmp_path, "dense", "f").tolist() == []
     assert read_row_texts(tmp_path) is None
-
-
-def test_rows_and_spans_are_copied_to_their_new_places() -> None:
-    source = np.arange(12, dtype=np.float32).reshape(6, 2)
-    target = np.zeros((3, 2), np.float32)
-    copy_rows(source, target, np.array([2, 0]), np.array([1, 5]))
-    assert target.tolist() == [[10, 11], [0, 0], [2, 3]]
-    flat = np.zeros(5, np.float32)
-    copy_spans(source.ravel(), flat, [(3, 5), (0, 1)], [(0, 2), (9, 10)])
-    assert flat.tolist() == [9, 0, 0, 0, 1]
 
 
 def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ class ChunkStore:
         """Return the SHA-256 of the text at `row`, 32 bytes."""
         return bytes(self._hashes[row])
 
+    @property
+    def text_hashes(self) -> npt.NDArray[np.uint8]:
+        """The SHA-256 of each row's text, uint8 [rows, 32]."""
+        return self._hashes
+
     def first_rows_of_texts(self) -> Int64Array:
         """Return int64 [rows]: for each row, the first row that has the same text."""
         packed = np.ascontiguousarray(self._hashes).view(f"V{_DIGEST_BYTES}").ravel()

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ..config import ModelConfig
 from ..encoders.sources import ModelLocation
 from ..intake.token_table import TokenTable
@@ -34,7 +37,8 @@ class DenseBlock:
 
     `vectors` is float32 [rows, dimension], memory-mapped, None when only attention
     was asked for. `reused_batches` were on disk from an earlier run; `computed_chunks`
-    and `computed_tokens` count what this run computed: each distinct text once.
+    and `computed_tokens` count what this run computed: each distinct text once. Texts
+    of an earlier run over other texts are taken over one by one.
     `windows` are those of the `chunks_in_windows`, which are longer than the model's.
     `peak_rss_bytes` is the largest worker's memory, `peak_bytes` the device's.
     `batch_sizes` are rows of the batches, and of the passes that a batch was split
@@ -84,15 +88,17 @@ class DenseBlock:
 class DenseTask:
     """One pass to make: which model, over which tokens, with which outputs.
 
-    `budget_tokens` is the most positions of one forward pass on a GPU. `chunk_id` names
-    a row in messages.
+    `text_hashes` holds the SHA-256 of each row's text, uint8 [rows, 32];
+    `tokenizer_fingerprint` covers whether long texts are cut. `budget_tokens` is the
+    most positions of one forward pass on a GPU. `chunk_id` names a row in messages.
     """
 
     collection: str
     model: ModelConfig
     location: ModelLocation
     tokens_dir: Path
-    fingerprint: str  # of texts, tokenizer and window
+    text_hashes: npt.NDArray[np.uint8]
+    tokenizer_fingerprint: str
     dtype: str
     device: str
     outputs: tuple[Output, ...]

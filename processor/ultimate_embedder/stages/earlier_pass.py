@@ -23,7 +23,8 @@ import orjson
 from ..errors import OutputError
 from ..intake.pieces import Pieces
 from ..planning import BatchPlan
-from ..records import Float32Array, Int64Array
+from ..records import Int64Array
+from ..workers.batch_encoder import FLOAT32_BYTES, write_at, write_vectors
 from ..workers.jobs import Output
 
 _HASH_BYTES = 32
@@ -150,24 +151,120 @@ def read_taken(folder: Path, output: Output, fingerprint: str) -> Int64Array:
     return np.zeros(0, dtype=np.int64)
 
 
-def copy_rows(
-    source: Float32Array, target: Float32Array, here: Int64Array, there: Int64Array
-) -> None:
-    """Copy rows `there` of the source to rows `here` of the target, both [rows, n]."""
-    for start in range(0, len(here), _ROWS_A_COPY):
-        span = slice(start, start + _ROWS_A_COPY)
-        target[here[span]] = source[there[span]]
+@dataclass(frozen=True, slots=True)
+class RowPairs:
+    """Rows of this pass, and where an earlier one has them: both int64 [pairs]."""
+
+    here: Int64Array
+    there: Int64Array
 
 
-def copy_spans(
-    source: Float32Array,
-    target: Float32Array,
-    here: Iterable[tuple[int, int]],
-    there: Iterable[tuple[int, int]],
-) -> None:
-    """Copy spans (start, stop) of a flat array to spans of equal length in another."""
-    for (start, stop), (begin, end) in zip(here, there, strict=True):
-        target[start:stop] = source[begin:end]
+@dataclass(frozen=True, slots=True)
+class EarlierPass:
+    """A pass folder of other texts; `batches` are those finished, by output."""
+
+    folder: Path
+    state: PassState
+    texts: RowTexts
+    pieces: Pieces
+    plan: BatchPlan
+    batches: Mapping[Output, list[int]]
+
+    @classmethod
+    def open(
+        cls, folder: Path, state: PassState, batches: Mapping[Output, list[int]]
+    ) -> EarlierPass | None:
+        """Return what a folder holds, None where it is not known what that is."""
+        texts = read_row_texts(folder)
+        if texts is None or not batches:
+            return None
+        try:
+            pieces = Pieces.open(folder / "pieces.npz")
+            with (folder / "plan.npz").open("rb") as stream, np.load(stream) as stored:
+                plan = BatchPlan(rows=stored["rows"], bounds=stored["bounds"])
+        except _UNREADABLE:
+            return None
+        return cls(folder, state, texts, pieces, plan, batches)
+
+    def rows_to_take(self, output: Output, texts: RowTexts, pieces: Pieces) -> RowPairs:
+        """Return the rows of equal text whose output is whole here."""
+        nothing = np.zeros(0, dtype=np.int64)
+        if output not in self.batches or not self._is_there(output):
+            return RowPairs(nothing, nothing)
+        copied = read_taken(self.folder, output, self.state.fingerprints[output])
+        whole = finished_rows(self.pieces, self.plan, self.batches[output], copied)
+        here, there = texts.matches(self.texts)
+        alike = _windows_each(pieces, here) == _windows_each(self.pieces, there)
+        kept = whole[there] & alike
+        return RowPairs(here[kept], there[kept])
+
+    def copy(
+        self,
+        output: Output,
+        rows: RowPairs,
+        pieces: Pieces,
+        texts: RowTexts,
+        folder: Path,
+    ) -> Int64Array:
+        """Copy an output of some rows into the files of another folder.
+
+        Returns the pieces that are done with it, ascending.
+        """
+        if output == "attention":
+            self._copy_attention(rows, texts, folder)
+        else:
+            self._copy_vectors("vectors.npy", rows, folder)
+            windows = RowPairs(
+                _windows_of(pieces, rows.here), _windows_of(self.pieces, rows.there)
+            )
+            if len(windows.here):
+                self._copy_vectors("windows.npy", windows, folder)
+        return pieces_of(pieces, rows.here)
+
+    def _is_there(self, output: Output) -> bool:
+        """Say whether the files of an output are as long as they have to be."""
+        if output == "attention":
+            path = self.folder / "attention.f32"
+            least = int(self.texts.offsets[-1]) * FLOAT32_BYTES
+            return path.is_file() and path.stat().st_size >= least
+        names = ["vectors.npy", *(["windows.npy"] if self.pieces.windows else [])]
+        try:
+            found = [np.load(self.folder / name, mmap_mode="r") for name in names]
+        except _UNREADABLE:
+            return False
+        return len(found[0]) == self.pieces.rows
+
+    def _copy_vectors(self, name: str, rows: RowPairs, folder: Path) -> None:
+        vectors = np.load(self.folder / name, mmap_mode="r")
+        for start in range(0, len(rows.here), _ROWS_A_COPY):
+            span = slice(start, start + _ROWS_A_COPY)
+            write_vectors(folder / name, rows.here[span], vectors[rows.there[span]])
+
+    def _copy_attention(self, rows: RowPairs, texts: RowTexts, folder: Path) -> None:
+        name = "attention.f32"
+        weights = np.memmap(self.folder / name, np.float32, mode="r")
+        starts, stops = self.texts.offsets[:-1], self.texts.offsets[1:]
+        for start in range(0, len(rows.here), _ROWS_A_COPY):
+            span = slice(start, start + _ROWS_A_COPY)
+            write_at(
+                folder / name,
+                [
+                    (int(texts.offsets[row]) * FLOAT32_BYTES, weights[first:last])
+                    for row, first, last in zip(
+                        rows.here[span],
+                        starts[rows.there[span]],
+                        stops[rows.there[span]],
+                        strict=True,
+                    )
+                ],
+            )
+
+
+def restore(folder: Path) -> None:
+    """Undo a replacement that was interrupted between its two renames."""
+    old = folder.with_name(f"{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def take_place(new: Path, folder: Path) -> None:
@@ -191,6 +288,22 @@ def take_place(new: Path, folder: Path) -> None:
             cure="Mend its permissions or make room, then run the same command.",
         ) from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _windows_each(pieces: Pieces, rows: Int64Array) -> Int64Array:
+    """Return how many windows each row has, int64 [rows]."""
+    first = np.searchsorted(pieces.window_rows, rows, side="left")
+    return np.searchsorted(pieces.window_rows, rows, side="right") - first
+
+
+def _windows_of(pieces: Pieces, rows: Int64Array) -> Int64Array:
+    """Return the windows of some rows, row after row, int64 [windows]."""
+    first = np.searchsorted(pieces.window_rows, rows, side="left")
+    counts = _windows_each(pieces, rows)
+    if not counts.sum():
+        return np.zeros(0, dtype=np.int64)
+    spans = [np.arange(at, at + n) for at, n in zip(first, counts, strict=True) if n]
+    return np.concatenate(spans).astype(np.int64)
 
 
 def _packed(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:

@@ -21,7 +21,7 @@ from ..records import Float32Array, Int64Array
 from .jobs import BatchReply, BatchRequest, EncodeJob
 
 UNIT_NORM_TOLERANCE = 1e-3
-_FLOAT32_BYTES = 4
+FLOAT32_BYTES = 4
 
 
 def create_vectors(path: Path, rows: int, dimension: int) -> None:
@@ -38,8 +38,8 @@ def write_vectors(path: Path, rows: Int64Array, vectors: Float32Array) -> None:
     the pages of a map could not be written.
     """
     start = np.load(path, mmap_mode="r").offset
-    width = vectors.shape[1] * _FLOAT32_BYTES
-    _write_at(
+    width = vectors.shape[1] * FLOAT32_BYTES
+    write_at(
         path,
         [
             (start + int(row) * width, vector)
@@ -51,7 +51,7 @@ def write_vectors(path: Path, rows: Int64Array, vectors: Float32Array) -> None:
 def create_attention(path: Path, tokens: int) -> None:
     """Make a flat float32 file with a place for each token."""
     with path.open("wb") as stream:
-        stream.truncate(tokens * _FLOAT32_BYTES)
+        stream.truncate(tokens * FLOAT32_BYTES)
 
 
 def save_plan(path: Path, plan: BatchPlan) -> None:
@@ -102,6 +102,8 @@ class BatchEncoder:
         """
         started = time.perf_counter()
         pieces = self._plan.batch(request.batch)
+        if request.places is not None:
+            pieces = pieces[list(request.places)]
         ids = [self._pieces.ids(self._tokens, int(piece)) for piece in pieces]
         try:
             if "attention" in request.outputs:
@@ -158,9 +160,9 @@ class BatchEncoder:
             self._place(int(piece), weights)
             for piece, weights in zip(pieces, attention, strict=True)
         ]
-        _write_at(
+        write_at(
             self._job.attention,
-            [(token * _FLOAT32_BYTES, weights) for token, weights in places],
+            [(token * FLOAT32_BYTES, weights) for token, weights in places],
         )
 
     def _place(self, piece: int, weights: Float32Array) -> tuple[int, Float32Array]:
@@ -197,7 +199,8 @@ def check_unit_vectors(vectors: Float32Array, model: str) -> None:
         )
 
 
-def _write_at(path: Path, pieces: list[tuple[int, Float32Array]]) -> None:
+def write_at(path: Path, pieces: list[tuple[int, Float32Array]]) -> None:
+    """Put arrays at byte offsets of a file that is there, and sync it."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         for offset, values in pieces:

@@ -64,10 +64,14 @@ class EncodeJob:
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """Do one batch of the plan; `outputs` are those not yet on disk."""
+    """Do one batch of the plan; `outputs` are those not yet on disk.
+
+    `places` are the rows of the batch that are wanted, None: all of them.
+    """
 
     batch: int
     outputs: tuple[Output, ...]
+    places: tuple[int, ...] | None = None
 
     def to_line(self) -> bytes:
         """Return the request as one line of JSON."""
@@ -77,7 +81,12 @@ class BatchRequest:
     def from_line(cls, line: bytes) -> BatchRequest:
         """Read what `to_line` wrote."""
         fields = orjson.loads(line)
-        return cls(fields["batch"], tuple(fields["outputs"]))
+        places = fields["places"]
+        return cls(
+            fields["batch"],
+            tuple(fields["outputs"]),
+            None if places is None else tuple(places),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

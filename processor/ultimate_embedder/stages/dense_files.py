@@ -1,0 +1,291 @@
+"""The files of a dense pass: made, found again, or filled from an earlier pass.
+
+A pass folder holds what its batches write, the plan they follow and, in `pass.json`,
+which pass it is. The ledger forgets an earlier pass before its files are touched, so a
+mark never stands for bytes that are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import orjson
+
+from ..hardware import this_machine
+from ..intake.pieces import Pieces
+from ..intake.token_table import TokenTable
+from ..ledger import BatchRecord, Ledger
+from ..planning import BatchPlan
+from ..records import Int64Array
+from ..workers.batch_encoder import (
+    FLOAT32_BYTES,
+    create_attention,
+    create_vectors,
+    save_plan,
+)
+from ..workers.jobs import BatchRequest, EncodeJob, Output
+from .dense_records import DenseTask
+from .earlier_pass import (
+    EarlierPass,
+    PassState,
+    RowTexts,
+    read_taken,
+    restore,
+    save_row_texts,
+    save_taken,
+    take_place,
+)
+
+_LIBRARIES = ("torch", "transformers")
+_BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
+_OUTPUTS: tuple[Output, ...] = get_args(Output)
+
+
+@dataclass(frozen=True, slots=True)
+class PassInput:
+    """What a pass goes over; `first` is each row's first row of the same text."""
+
+    tokens: TokenTable
+    pieces: Pieces
+    plan: BatchPlan
+    first: Int64Array
+
+    def texts(self, numbers: Int64Array | None = None) -> int:
+        """Return how many texts begin in these pieces, or in all of them."""
+        numbers = self.plan.rows if numbers is None else numbers
+        return self.pieces.texts(numbers, self.tokens.frame)
+
+    def truncated_tokens(self, numbers: Int64Array) -> int:
+        """Return how many tokens the texts of pieces lost: none in windows."""
+        rows = numbers[numbers < self.pieces.rows]
+        kept = self.tokens.lengths_of(rows)
+        return int((self.tokens.full_lengths[rows] - kept).sum())
+
+    @property
+    def chunks_in_windows(self) -> int:
+        """Rows longer than the window, those of equal text each counted."""
+        return int(np.isin(self.first, self.pieces.long_rows).sum())
+
+
+class PassFiles:
+    """One pass's folder in a collection's work folder, and its marks in the ledger."""
+
+    def __init__(
+        self, work_dir: Path, ledger: Ledger, task: DenseTask, over: PassInput
+    ) -> None:
+        """Name the files; nothing is made yet."""
+        self._folder = work_dir / f"dense-{task.model.name}"
+        self._ledger, self._task, self._over = ledger, task, over
+        self._texts = RowTexts(task.text_hashes, np.asarray(over.tokens.offsets))
+        facts = {output: _facts(task, output) for output in _OUTPUTS}
+        self.state = PassState(
+            {output: _digest(facts[output] | _content(task, over)) for output in facts},
+            {output: _digest(facts[output]) for output in facts},
+        )
+        self._taken: dict[Output, Int64Array] = {}
+
+    @property
+    def attention_fingerprint(self) -> str:
+        """What the attention's bytes depend on, hashed."""
+        return self.state.fingerprints["attention"]
+
+    def prepare(self) -> EncodeJob:
+        """Make the folder, or take up what is there; return the job over its files.
+
+        Raises:
+            OutputError: the ledger or a file cannot be written.
+        """
+        restore(self._folder)
+        if PassState.read(self._folder) != self.state:
+            self._begin()
+        for output in _OUTPUTS:
+            self._take_up(output)
+        save_plan(self._folder / "plan.npz", self._over.plan)
+        self._over.pieces.save(self._folder / "pieces.npz")
+        return self._job()
+
+    def requests(self) -> list[BatchRequest]:
+        """Return what lacks an output, in plan order: batches or rows of them."""
+        wanted = self._task.outputs
+        done = {
+            output: {record.batch for record in self._finished(output)}
+            for output in wanted
+        }
+        found = []
+        for batch in range(len(self._over.plan)):
+            lacking = [output for output in wanted if batch not in done[output]]
+            if request := self._request(batch, lacking):
+                found.append(request)
+        return found
+
+    def records(self) -> list[BatchRecord]:
+        """Return what the batches cost, in the order of their numbers."""
+        return self._finished(self._task.outputs[0])
+
+    def mark(self, output: Output, record: BatchRecord) -> None:
+        """Note that a batch's output is on the disk."""
+        self._ledger.mark(self._name(output), record)
+
+    def pieces(self, request: BatchRequest) -> Int64Array:
+        """Return the pieces that a request is for."""
+        batch = self._over.plan.batch(request.batch)
+        return batch if request.places is None else batch[list(request.places)]
+
+    def _request(self, batch: int, lacking: list[Output]) -> BatchRequest | None:
+        pieces = self._over.plan.batch(batch)
+        places = {
+            output: np.flatnonzero(~np.isin(pieces, self._taken[output]))
+            for output in lacking
+        }
+        outputs = tuple(output for output in lacking if len(places[output]))
+        if not outputs:
+            return None
+        missing = np.unique(np.concatenate([places[output] for output in outputs]))
+        whole = len(missing) == len(pieces)
+        return BatchRequest(batch, outputs, None if whole else tuple(missing.tolist()))
+
+    def _begin(self) -> None:
+        """Have a folder of this pass, with what an earlier one left, or empty."""
+        following = self._folder.with_name(f"{self._folder.name}.next")
+        if PassState.read(following) != self.state:
+            shutil.rmtree(following, ignore_errors=True)
+            earlier = self._earlier()
+            following.mkdir(parents=True)
+            save_row_texts(following, self._texts)
+            if earlier is not None:
+                self._fill(following, earlier)
+            self.state.write(following)
+        for output in _OUTPUTS:
+            self._ledger.forget(self._name(output))
+        take_place(following, self._folder)
+
+    def _earlier(self) -> EarlierPass | None:
+        batches = {}
+        state = PassState.read(self._folder)
+        for output in _OUTPUTS:
+            known = self._ledger.fingerprint(self._name(output))
+            if known is not None and known == state.fingerprints.get(output):
+                batches[output] = [one.batch for one in self._finished(output)]
+        return EarlierPass.open(self._folder, state, batches)
+
+    def _fill(self, folder: Path, earlier: EarlierPass) -> None:
+        """Copy what is the same; note which pieces that makes."""
+        for output in _OUTPUTS:
+            if earlier.state.settings.get(output) != self.state.settings[output]:
+                continue
+            rows = earlier.rows_to_take(output, self._texts, self._over.pieces)
+            if not len(rows.here):
+                continue
+            self._create(folder, output)
+            taken = earlier.copy(output, rows, self._over.pieces, self._texts, folder)
+            save_taken(folder, output, self.state.fingerprints[output], taken)
+
+    def _take_up(self, output: Output) -> None:
+        """Know what is there of an output; without anything its files are made anew."""
+        name, fingerprint = self._name(output), self.state.fingerprints[output]
+        self._ledger.open_pass(name, fingerprint)
+        taken = read_taken(self._folder, output, fingerprint)
+        if _whole(self._files(self._folder, output)) and (
+            len(taken) or self._ledger.finished(name)
+        ):
+            self._taken[output] = taken
+            return
+        self._ledger.start_over(name)
+        for path in self._files(self._folder, output):
+            path.unlink(missing_ok=True)
+        self._taken[output] = np.zeros(0, dtype=np.int64)
+        if output in self._task.outputs or output == "dense":
+            self._create(self._folder, output)
+
+    def _files(self, folder: Path, output: Output) -> Mapping[Path, int]:
+        """Return an output's files, each with the figures that it holds at least."""
+        over, width = self._over, self._task.model.vector_dim
+        if output == "attention":
+            return {folder / "attention.f32": int(over.tokens.offsets[-1])}
+        return {
+            folder / "vectors.npy": len(over.tokens) * width,
+            folder / "windows.npy": over.pieces.windows * width,
+        }
+
+    def _create(self, folder: Path, output: Output) -> None:
+        over, width = self._over, self._task.model.vector_dim
+        if output == "attention":
+            create_attention(folder / "attention.f32", int(over.tokens.offsets[-1]))
+            return
+        create_vectors(folder / "vectors.npy", len(over.tokens), width)
+        if over.pieces.windows:
+            create_vectors(folder / "windows.npy", over.pieces.windows, width)
+
+    def _job(self) -> EncodeJob:
+        task, folder = self._task, self._folder
+        windows = folder / "windows.npy"
+        attention = folder / "attention.f32"
+        return EncodeJob(
+            model=task.model,
+            location=task.location.path,
+            tokens=task.tokens_dir,
+            plan=folder / "plan.npz",
+            pieces=folder / "pieces.npz",
+            vectors=folder / "vectors.npy",
+            windows=windows if self._over.pieces.windows else None,
+            attention=attention if "attention" in task.outputs else None,
+            device=task.device,
+            dtype=task.dtype,
+            budget_tokens=task.budget_tokens,
+        )
+
+    def _finished(self, output: Output) -> list[BatchRecord]:
+        return self._ledger.finished(self._name(output))
+
+    def _name(self, output: Output) -> str:
+        return f"{output}:{self._task.model.name}"
+
+
+def _whole(files: Mapping[Path, int]) -> bool:
+    """Say whether the files are there and long enough, or not needed."""
+    return all(
+        not figures
+        or (path.is_file() and path.stat().st_size >= figures * FLOAT32_BYTES)
+        for path, figures in files.items()
+    )
+
+
+def _facts(task: DenseTask, output: Output) -> dict[str, object]:
+    """Return what an output's bytes depend on beside the texts.
+
+    Another version of a library, or another processor, has other kernels.
+    """
+    return {
+        "version": _BYTES_VERSION,
+        "output": output,
+        "tokenizer": task.tokenizer_fingerprint,
+        "window": task.model.max_tokens,
+        "revision": task.location.revision,
+        "dtype": task.dtype,
+        "device": task.device.split(":")[0],
+        "pooling": task.model.pooling,
+        "dimension": task.model.vector_dim,
+        "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
+        "instruction_sets": this_machine().instruction_sets,
+    }
+
+
+def _content(task: DenseTask, over: PassInput) -> dict[str, object]:
+    """Return what follows from the texts."""
+    return {
+        "texts": hashlib.sha256(task.text_hashes.tobytes()).hexdigest(),
+        "tokens": int(over.tokens.offsets[-1]),
+        "plan": over.plan.digest,
+        "windows": over.pieces.digest,
+    }
+
+
+def _digest(facts: Mapping[str, object]) -> str:
+    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
