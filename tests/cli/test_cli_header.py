@@ -59,3 +59,11 @@ def test_models_device_libraries_and_output_are_shown(tmp_path: Path) -> None:
     assert rows["output"] == ("out", "command line: --output_dir")
     assert rows["libraries"][0] == "numpy 2.4.6, torch 2.13.0"
     assert rows["profile"][0] == "embedded"
+
+
+def test_passes_are_numbered_in_their_order(tmp_path: Path) -> None:
+    rows = header(tmp_path, ensemble_models="bge-m3,all-miniLM-l6")
+    assert rows["dense"][0] == (
+        "pass 1 of 2: bge-m3 (1024-d, 8192 tokens); "
+        "pass 2 of 2: all-miniLM-l6 (384-d, 256 tokens)"
+    )

@@ -131,3 +131,27 @@ def test_without_a_stream_lines_follow_the_standard_error_of_the_moment(
     monkeypatch.setattr(sys, "stderr", later)
     listener(ev.Warned(message="Heard."))
     assert later.getvalue().endswith("Heard.\n")
+
+
+def test_a_loan_and_a_pass_are_told_in_gib_and_in_turn() -> None:
+    gib = 2**30
+    loan = {"stage": "dense", "model": "m", "device": "cuda:0", "cap_bytes": 12 * gib}
+    before = {"before_bytes": gib // 2, "peak_bytes": 7 * gib}
+    started, acquired, released = lines(
+        [
+            ev.StageStarted(
+                stage="dense", collection="docs", model="m", total=9, turn=(2, 3)
+            ),
+            ev.LeaseChanged(action="acquired", **loan, **before, after_bytes=0),
+            ev.LeaseChanged(action="released", **loan, **before, after_bytes=gib),
+        ],
+        level="debug",
+    )
+    assert started.endswith("docs: dense m started, pass 2 of 3, 9 chunks")
+    assert acquired.endswith(
+        "INFO    dense m acquired cuda:0: 0.50 GiB in use, cap 12.00 GiB"
+    )
+    assert released.endswith(
+        "INFO    dense m released cuda:0: 0.50 GiB before, peak 7.00 GiB, "
+        "1.00 GiB after, cap 12.00 GiB"
+    )

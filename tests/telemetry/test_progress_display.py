@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,13 @@ def test_a_pipe_gets_plain_lines_with_percentage_rate_and_time_left() -> None:
         "docs dense m: 25.0 %, 250 of 1,000 chunks, 50.0/s, 15 s left",
         "docs dense m: 50.0 %, 500 of 1,000 chunks, 50.0/s, 10 s left",
     ]
+
+
+def test_a_line_tells_which_pass_it_is() -> None:
+    pipe = io.StringIO()
+    started, *work = batches(10, 0.5)
+    heard(ProgressListener(pipe), [replace(started, turn=(2, 3)), *work])
+    assert pipe.getvalue().startswith("docs dense m (pass 2 of 3): 25.0 %, ")
 
 
 def test_work_found_done_counts_for_the_percentage_and_not_for_the_rate() -> None:

@@ -313,3 +313,38 @@ def test_no_attribute_holds_a_control_character() -> None:
     )
     out = io.StringIO(str(dict(spans["rag.dense"].attributes or {})))
     assert "\\x1b" not in out.read()
+
+
+def test_a_loan_is_an_event_of_the_span_that_held_the_card() -> None:
+    stage = {"stage": "dense", "collection": "docs", "model": "m"}
+    loan = {"stage": "dense", "model": "m", "device": "cuda:0", "cap_bytes": 12}
+    figures = {"before_bytes": 1, "peak_bytes": 9}
+    found = spans_of(
+        [
+            ev.StageStarted(at=1, **stage),
+            ev.LeaseChanged(
+                at=2,
+                action="acquired",
+                **loan,
+                before_bytes=1,
+                peak_bytes=1,
+                after_bytes=1,
+            ),
+            ev.LeaseChanged(at=3, action="released", **loan, **figures, after_bytes=2),
+            ev.StageFinished(at=4, **stage, items=1, seconds=3),
+        ]
+    )
+    acquired, released = found["rag.dense"].events
+    assert acquired.name == released.name == "rag.lease"
+    assert acquired.attributes is not None
+    assert acquired.attributes["rag.lease.action"] == "acquired"
+    assert dict(released.attributes or {}) == {
+        "rag.stage": "dense",
+        "rag.model": "m",
+        "rag.device": "cuda:0",
+        "rag.lease.action": "released",
+        "rag.gpu_cap_bytes": 12,
+        "rag.gpu_before_bytes": 1,
+        "rag.gpu_peak_bytes": 9,
+        "rag.gpu_after_bytes": 2,
+    }
