@@ -113,9 +113,12 @@ class OnnxDenseEncoder:
             "token_type_ids": np.zeros_like(inputs),
         }
         with out_of_memory_named(self.config.name, self.device):
-            (hidden,) = self._session.run(
-                [self._output], {name: feed[name] for name in self._inputs}
-            )
+            try:
+                (hidden,) = self._session.run(
+                    [self._output], {name: feed[name] for name in self._inputs}
+                )
+            except _failures() as error:
+                raise RuntimeError(str(error)) from error
         states = hidden[0].astype(np.float32)
         if states.shape[-1] != self.dimension:
             raise _other_width(self.config, states.shape[-1])
@@ -157,12 +160,26 @@ def _session(graph: Path, config: ModelConfig) -> Any:
         return onnxruntime.InferenceSession(
             str(graph), options, providers=["CPUExecutionProvider"]
         )
-    except (RuntimeError, ValueError, OSError) as error:
+    except _failures() as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise ModelError(
             f"Model {config.name} cannot be loaded: {said[0][:200]}",
             cure=f"Fetch or export {graph.name} again.",
         ) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return the library's errors, which share no base but Exception."""
+    state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
 
 
 def _checked_output(session: Any, config: ModelConfig) -> str:

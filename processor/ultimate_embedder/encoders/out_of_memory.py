@@ -27,7 +27,7 @@ calls a primitive descriptor."""
 def out_of_memory_named(model: str, device: str) -> Iterator[None]:
     """Raise DeviceOutOfMemory, naming model and device, where memory did not suffice.
 
-    `torch.OutOfMemoryError` is a RuntimeError, so is ONNX Runtime's.
+    `torch.OutOfMemoryError` is a RuntimeError too.
     """
     try:
         yield

@@ -1,0 +1,145 @@
+"""An exported graph gives torch's vectors, and is checked as weights are."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from family_parts import save_family, some_texts
+from torch.onnx._internal.torchscript_exporter import onnx_proto_utils
+from transformers import AutoModel
+
+from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
+from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
+from processor.ultimate_embedder.errors import (
+    MissingExtra,
+    ModelError,
+    ModelMismatch,
+    UsageError,
+)
+from processor.ultimate_embedder.model_manager import ModelManager
+
+INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
+OUTPUT = "last_hidden_state"
+
+
+class HiddenStates(torch.nn.Module):
+    """An encoder with the inputs and the output of a published graph."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Any, mask: Any, kinds: Any) -> Any:
+        return self.model(input_ids=ids, attention_mask=mask, token_type_ids=kinds)[0]
+
+
+def export(source: Path, target: Path) -> None:
+    """Write model.onnx of the BERT-like model in a folder."""
+    model = AutoModel.from_pretrained(
+        source, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    ids = torch.ones((2, 8), dtype=torch.int64)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # It looks for functions of onnxscript in the finished bytes; there are none.
+        patch.setattr(onnx_proto_utils, "_add_onnxscript_fn", lambda proto, _: proto)
+        torch.onnx.export(
+            HiddenStates(model),
+            (ids, torch.ones_like(ids), torch.zeros_like(ids)),
+            str(target / "model.onnx"),
+            dynamo=False,
+            input_names=INPUTS,
+            output_names=[OUTPUT],
+            dynamic_axes={name: {0: "rows", 1: "length"} for name in (*INPUTS, OUTPUT)},
+            opset_version=17,
+        )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    """A tiny BERT beside its graph."""
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    folder = tmp_path_factory.mktemp("onnx")
+    config = save_family(folder, "bert")
+    export(folder, folder)
+    return replace(config, backend="onnx")
+
+
+def test_the_embedded_model_as_a_graph_gives_torchs_vectors(
+    minilm: ModelConfig,
+    manager: ModelManager,
+    tokenizer: HubTokenizer,
+    fitting: list[str],
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    export(manager.locate(minilm).path, tmp_path)
+    config = replace(minilm, hf_model_id=str(tmp_path), package=None, backend="onnx")
+    ids = tokenizer.encode(fitting[:24], "document").ids
+    with manager.resident(config) as graph:
+        found = graph.encode(ids)
+    with manager.resident(minilm, dtype="float32") as encoder:
+        np.testing.assert_allclose(found, encoder.encode(ids), atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_a_graph_gives_the_vectors_of_its_weights(
+    exported: ModelConfig, pooling: Any
+) -> None:
+    config = replace(exported, pooling=pooling)
+    ids = list(ModelManager().tokenizer(config).encode(some_texts(12), "document").ids)
+    with ModelManager().resident(config) as graph:
+        found = graph.encode(ids)
+        alone = np.concatenate([graph.encode([row]) for row in reversed(ids)])
+    torch_config = replace(config, backend="pytorch")
+    with ModelManager().resident(torch_config, dtype="float32") as encoder:
+        np.testing.assert_allclose(found, encoder.encode(ids), atol=1e-4)
+    assert found.tobytes() == alone[::-1].tobytes()
+
+
+def test_a_graph_of_another_width_is_refused(exported: ModelConfig) -> None:
+    with pytest.raises(ModelMismatch, match="32-d vectors; the registry says 384"):
+        ModelManager().resident(replace(exported, vector_dim=384)).__enter__()
+
+
+def test_a_graph_with_fewer_positions_is_refused(exported: ModelConfig) -> None:
+    with pytest.raises(ModelMismatch, match="has 80 positions"):
+        ModelManager().resident(replace(exported, max_tokens=81)).__enter__()
+
+
+def test_a_damaged_or_missing_graph_is_one_clear_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    config = ModelConfig("g", str(tmp_path), 32, 80, backend="onnx")
+    with pytest.raises(ModelError, match=r"no model\.onnx"):
+        ModelManager().resident(config).__enter__()
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ModelError, match="g cannot be loaded") as caught:
+        ModelManager().resident(config).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_gives_no_attention_and_runs_on_no_card(exported: ModelConfig) -> None:
+    with ModelManager().resident(exported) as graph:
+        encoder: AttentionEncoder = graph
+        with pytest.raises(ModelError, match="gives no attention"):
+            encoder.encode_with_attention([])
+    with pytest.raises(UsageError, match="runs on the CPU alone, not on cuda:0"):
+        ModelManager().resident(exported, device="cuda:0", dtype="float16").__enter__()
+
+
+def test_without_onnx_runtime_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    config = ModelConfig("g", str(tmp_path), 32, 80, backend="onnx")
+    with pytest.raises(MissingExtra, match=r"ultimate-embedder\[onnx\]"):
+        ModelManager().resident(config).__enter__()
