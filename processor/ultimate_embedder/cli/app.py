@@ -11,6 +11,7 @@ from .embed import embed
 from .entry import new_app, register, run
 from .evaluate import evaluate
 from .models import export_model, list_models, show_model
+from .repair import repair
 from .search import search
 from .upload import upload
 from .verify import verify
@@ -20,6 +21,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("embed", embed),
     ("search", search),
     ("verify", verify),
+    ("repair", repair),
     ("evaluate", evaluate),
     ("upload", upload),
     ("adapt", adapt),

@@ -1,0 +1,12 @@
+"""Make damaged files of a bundle again; `--help` tells the rest."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from processor.ultimate_embedder.cli.entry import run_function
+from processor.ultimate_embedder.cli.repair import repair
+
+if __name__ == "__main__":
+    raise SystemExit(run_function(repair))
