@@ -66,11 +66,15 @@ class BatchRunner:
         emit: Emit,
         run_id: str,
         parts: Parts | None = None,
+        *,
+        leave_up_to_date: bool = False,
     ) -> None:
+        """`leave_up_to_date`: a bundle that is what a run would make stays as it is."""
         self._config = config
         self._emit = emit
         self._run_id = run_id
         self._given_parts = parts
+        self._leave_up_to_date = leave_up_to_date
         self._skipped: list[str] = []
         self._work_root = config.output_dir / WORK_FOLDER
 
@@ -244,7 +248,7 @@ class BatchRunner:
                 self._run_id,
                 self._redact_key(),
                 self._skipped,
-            ).run()
+            ).run(leave_up_to_date=self._leave_up_to_date)
         except (RunStopped, UsageError):
             raise
         except OSError as error:
@@ -257,6 +261,7 @@ class BatchRunner:
                 chunks=outcome.manifest.chunk_count if outcome.manifest else 0,
                 seconds=time.perf_counter() - started,
                 error=str(outcome.error) if outcome.error else None,
+                up_to_date=outcome.up_to_date,
             )
         )
         return outcome

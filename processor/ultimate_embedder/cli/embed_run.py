@@ -134,7 +134,7 @@ def new_run_id() -> str:
 def _batch_runner(config: PipelineConfig, emit: Emit, run_id: str) -> Runner:
     from ..batch_runner import BatchRunner
 
-    return BatchRunner(config, emit, run_id)
+    return BatchRunner(config, emit, run_id, leave_up_to_date=True)
 
 
 def _quiet(reporting: ReportingConfig) -> ReportingConfig:

@@ -103,7 +103,9 @@ class JudgedCorpora:
             collections=tuple(folder.name for folder in self.folders),
         )
         run_id = uuid.uuid4().hex[:12]
-        outcome = BatchRunner(config, self.emit, run_id, self.parts).run()
+        outcome = BatchRunner(
+            config, self.emit, run_id, self.parts, leave_up_to_date=True
+        ).run()
         for one in outcome.collections:
             if one.bundle is None:
                 yield FailedSet(

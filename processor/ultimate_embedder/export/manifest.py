@@ -58,6 +58,7 @@ class Manifest(Section):
     collection: str
     chunk_count: int = Field(ge=0)
     run_id: str = ""
+    run_fingerprint: str | None = None  # of all that the bundle follows from
     feature_toggles: FeatureToggles | None = None
     dense_run: tuple[DenseRun, ...] | None = None
     sparse_run: tuple[SparseInferenceRun, ...] | None = None

@@ -35,6 +35,7 @@ from ..workers.jobs import Output
 from .leased import DeviceLoans
 from .manifest import CollectionResult, build_manifest
 from .retrieval import LoadScorer, RetrievalOutcome, RetrievalRun
+from .up_to_date import run_fingerprint, up_to_date
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,8 @@ class Parts:
 class CollectionOutcome:
     """What became of one collection; `embeddings` and `sparse` map its working files.
 
-    `bundle` and `manifest` are there unless `error` is.
+    `bundle` and `manifest` are there unless `error` is. One that was `up_to_date` was
+    left alone: it has no working files.
     """
 
     name: str
@@ -69,6 +71,7 @@ class CollectionOutcome:
     embeddings: dict[str, Float32Array] | None = None
     sparse: dict[str, SparseResult] | None = None
     error: Exception | None = None
+    up_to_date: bool = False
 
 
 class CollectionRun:
@@ -97,8 +100,8 @@ class CollectionRun:
         self._warnings = list(warnings)
         self._loans = DeviceLoans(parts.leases, self._emit, parts.now)
 
-    def run(self) -> CollectionOutcome:
-        """Do every stage and publish.
+    def run(self, *, leave_up_to_date: bool = False) -> CollectionOutcome:
+        """Do every stage and publish; or find the bundle that stands there good.
 
         Raises:
             InputError: there is no usable chunk.
@@ -106,6 +109,9 @@ class CollectionRun:
             RunStopped: the run ended early; the same command resumes it.
         """
         collection = self._measure()
+        fingerprint = self._fingerprint(collection)
+        if leave_up_to_date and (found := self._up_to_date(fingerprint)):
+            return found
         dense = self._dense(collection)
         vectors = {
             block.model.name: block.vectors
@@ -153,6 +159,7 @@ class CollectionRun:
                 ),
                 config,
                 run_id=self._run_id,
+                run_fingerprint=fingerprint,
                 generated_at=self._parts.now(),
                 telemetry=TelemetrySection(
                     spans=tuple(
@@ -169,6 +176,29 @@ class CollectionRun:
             manifest=Manifest.read(bundle),
             embeddings=vectors,
             sparse=sparse,
+        )
+
+    def _fingerprint(self, collection: MeasuredCollection) -> str:
+        device = self._parts.device
+        return run_fingerprint(
+            self._config,
+            collection,
+            device=device,
+            dtype=self._parts.models.dtype(device),
+            redact_key=self._redact_key,
+        )
+
+    def _up_to_date(self, fingerprint: str) -> CollectionOutcome | None:
+        """Return the bundle that stands there, if a run would make the same."""
+        config = self._config
+        if config.baseline or not config.resume:
+            return None
+        bundle = config.output_dir / self._folder.name
+        manifest = up_to_date(bundle, fingerprint)
+        if manifest is None:
+            return None
+        return CollectionOutcome(
+            name=self._folder.name, bundle=bundle, manifest=manifest, up_to_date=True
         )
 
     def _emit(self, event: Event) -> None:

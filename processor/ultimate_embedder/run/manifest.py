@@ -75,6 +75,7 @@ def build_manifest(
     config: PipelineConfig,
     *,
     run_id: str,
+    run_fingerprint: str,
     generated_at: datetime,
     telemetry: TelemetrySection | None = None,
 ) -> Manifest:
@@ -85,6 +86,7 @@ def build_manifest(
         collection=store.collection,
         chunk_count=len(store),
         run_id=run_id,
+        run_fingerprint=run_fingerprint,
         feature_toggles=_toggles(config),
         dense_run=tuple(
             _dense_run(block, result, config.long_texts)

@@ -49,12 +49,13 @@ class CollectionStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionFinished(Event):
-    """One collection is published, or has failed with `error`."""
+    """One collection is published, found up to date, or has failed with `error`."""
 
     collection: str
     chunks: int
     seconds: float
     error: str | None = None
+    up_to_date: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,11 @@ def _collection_started(event: ev.CollectionStarted) -> str:
 def _collection_finished(event: ev.CollectionFinished) -> str:
     if event.error is not None:
         return f"{event.collection}: failed. {event.error}"
+    if event.up_to_date:
+        return (
+            f"{event.collection}: up to date, {event.chunks:,} chunks; every file is "
+            f"as its sum says ({event.seconds:,.1f} s)"
+        )
     return (
         f"{event.collection}: published, {event.chunks:,} chunks "
         f"in {event.seconds:,.1f} s"
