@@ -67,3 +67,7 @@ def test_passes_are_numbered_in_their_order(tmp_path: Path) -> None:
         "pass 1 of 2: bge-m3 (1024-d, 8192 tokens); "
         "pass 2 of 2: all-miniLM-l6 (384-d, 256 tokens)"
     )
+    alone = header(tmp_path, ensemble_models="bge-m3")["dense"][0]
+    assert alone.endswith("; pass 2 of 2: all-miniLM-l6 (attention only)")
+    plain = header(tmp_path, ensemble_models="bge-m3", enable_sparse=False)
+    assert plain["dense"][0] == "bge-m3 (1024-d, 8192 tokens)"

@@ -51,6 +51,7 @@ _SETTINGS = (
     "probes",
     "device",
     "gpu_memory_cap",
+    "gpu_wait",
     "workers",
     "offline",
     "seed",

@@ -78,12 +78,20 @@ def _dense(config: PipelineConfig) -> str:
         f"{model.name} ({model.vector_dim}-d, {model.max_tokens} tokens)"
         for model in config.dense
     ]
+    models += [f"{name} (attention only)" for name in _attention_only(config)]
     if len(models) == 1:
         return models[0]
     return "; ".join(
         f"pass {turn} of {len(models)}: {model}"
         for turn, model in enumerate(models, start=1)
     )
+
+
+def _attention_only(config: PipelineConfig) -> list[str]:
+    """Name the models that run for a sparse model's sake alone."""
+    wanted = (m.dense_key for m in config.active_sparse if m.kind == "attention")
+    there = {model.name for model in config.dense}
+    return [name for name in dict.fromkeys(wanted) if name and name not in there]
 
 
 def _sparse(config: PipelineConfig) -> str:
