@@ -20,10 +20,9 @@ def size(ids: Sequence[UInt32Array]) -> int:
 class FailingEncoder(HashingEncoder):
     """Fails as told; keeps what was tried, and which texts went through."""
 
-    device = "cuda:0"
-
     def __init__(self, dimension: int, fails: Fails) -> None:
         super().__init__(dimension)
+        self.device = "cuda:0"
         self.fails = fails
         self.tried: list[int] = []
         self.done: list[tuple[int, ...]] = []

@@ -62,7 +62,9 @@ def spoil(job: EncodeJob, request: BatchRequest) -> None:
 class SmallDevice(HashingEncoder):
     """Has room for no text; calls itself by a GPU's name."""
 
-    device = "cuda:1"
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self.device = "cuda:1"
 
     def encode(self, ids):  # type: ignore[no-untyped-def]
         raise DeviceOutOfMemory("Full.")

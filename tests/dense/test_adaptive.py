@@ -141,6 +141,16 @@ def test_a_budget_grows_by_an_eighth_after_sixteen_good_calls_and_to_its_start()
     assert grown(budget, 1000) == 100
 
 
+def test_a_budget_that_grew_too_far_goes_back_to_what_it_was() -> None:
+    budget = Budget(100)
+    budget.failed(100)
+    assert grown(budget, GOOD_CALLS_TO_GROW) == 56
+    budget.failed(55)
+    assert budget.now == 50
+    budget.failed(48)
+    assert budget.now == 24
+
+
 def test_calls_that_took_little_say_nothing_about_the_budget() -> None:
     budget = Budget(100)
     budget.failed(100)

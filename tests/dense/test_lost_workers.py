@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dense_parts import Pass, hashing
+from dense_parts import Pass, hashing, long_text
 
 from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import DeviceOutOfMemory, RunStopped
 from processor.ultimate_embedder.model_manager import ModelManager
 from processor.ultimate_embedder.stages.dense import OpenExecutor
 from processor.ultimate_embedder.telemetry.events import BatchFinished
+from processor.ultimate_embedder.workers.jobs import EncodeJob
 from processor.ultimate_embedder.workers.opening import in_process
 from processor.ultimate_embedder.workers.pool import WorkerPool
 
@@ -90,3 +93,30 @@ def test_when_no_worker_has_room_the_chunk_is_named_and_the_same_command_resumes
 def test_when_every_worker_dies_at_its_start_the_run_stops(make_pass: MakePass) -> None:
     with pytest.raises(RunStopped, match=r"Every worker process died \(signal 9, sig"):
         vectors(make_pass("dead"), workers("dies-starting", "dies-starting"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_the_machine_gives_no_memory_says_which_chunk_it_had(
+    manager: ModelManager, minilm: ModelConfig, tokenizer: HubTokenizer, tmp_path: Path
+) -> None:
+    texts = ["short", long_text(250), *(long_text(n) for n in range(200, 206))]
+    passing = Pass(tmp_path / "limited", texts, manager, minilm, tokenizer)
+    passing.task = replace(passing.task, chunk_id=lambda row: f"c:s:f.md:chunk:{row}")
+    script = str(Path(__file__).with_name("limited_worker.py"))
+    with pytest.raises(
+        DeviceOutOfMemory,
+        match=r"Model all-miniLM-l6 ran out of memory on cpu with one text of "
+        r"\d+ tokens alone, .* GiB \(\d+ bytes\) used\. It belongs to chunk "
+        r"c:s:f\.md:chunk:[1-7]\. Use fewer workers\. .* --max-tokens",
+    ):
+        passing.run(
+            lambda job, _: WorkerPool([job], (sys.executable, script, str(ROOT), "0"))
+        )
+    assert len(passing.run(workers_in_here(manager))) == 2
+
+
+def workers_in_here(manager: ModelManager) -> OpenExecutor:
+    def load(job: EncodeJob) -> AbstractContextManager[AttentionEncoder]:
+        return manager.resident(job.model)
+
+    return in_process(load)

@@ -12,11 +12,11 @@ _PART_TO_GROW = 8
 class Budget:
     """The most that a call may take now; None until a limit is known.
 
-    A call that fails lowers it to half of what that call took. After
-    `GOOD_CALLS_TO_GROW` calls in a row that went well and took more than half of it, it
-    grows by an eighth: never above what it was given at first, and never again to a
-    size that failed twice. What failed at one size counts for all above it, and sizes
-    within an eighth count as one.
+    A call that fails lowers it to half of what that call took, or to what it was before
+    it grew, where that is more. After `GOOD_CALLS_TO_GROW` calls in a row that went
+    well and took more than half of it, it grows by an eighth: never above what it was
+    given at first, and never again to a size that failed twice. What failed at one size
+    counts for all above it, and sizes within an eighth count as one.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -26,6 +26,7 @@ class Budget:
         self.now = most
         self._most = most
         self._good = 0
+        self._before_growth = 0
         self._smallest_failed: list[int] = []  # at most two, ascending
 
     def allows(self, size: int) -> bool:
@@ -36,7 +37,9 @@ class Budget:
         """Note that a call of this size ran out of memory."""
         self._smallest_failed = sorted([*self._smallest_failed, size])[:2]
         self._good = 0
-        self.now = max(1, size // 2)
+        held = self._before_growth if self._before_growth < size else 0
+        self._before_growth = 0
+        self.now = max(1, size // 2, held)
 
     def succeeded(self, size: int) -> None:
         """Note that a call of this size went well."""
@@ -46,6 +49,7 @@ class Budget:
         if self._good == GOOD_CALLS_TO_GROW:
             self._good = 0
             grown = self.now + max(1, self.now // _PART_TO_GROW)
+            self._before_growth = self.now
             self.now = max(self.now, min(grown, self._ceiling(grown)))
 
     def _ceiling(self, grown: int) -> int:
