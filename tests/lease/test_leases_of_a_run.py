@@ -335,3 +335,17 @@ def test_a_reranker_that_steps_in_for_another_takes_the_card_after_it(
     loans = manifest.rerank_run.lease_events
     assert [event.model for event in loans] == [RERANKER.name, smaller.name]
     assert loans[0].released_at <= loans[1].acquired_at
+
+
+def test_a_pass_for_attention_alone_stands_with_its_sparse_model(
+    config: PipelineConfig,
+) -> None:
+    attention = sparse_model("qdrant-minilm-attention")
+    without_it = replace(config, dense=ROSTER[1:2], sparse=(attention,))
+    manifest, _ = run(without_it, parts_on(("cuda:0",), config))
+    assert manifest.dense_run is not None
+    assert [dense.model for dense in manifest.dense_run] == ["second"]
+    assert manifest.sparse_run is not None
+    told = manifest.sparse_run[0].statistics
+    assert [event["model"] for event in told["lease_events"]] == ["all-miniLM-l6"]
+    assert told["peak_bytes"] == GIB

@@ -93,7 +93,7 @@ def build_manifest(
             for block in result.dense
             if block.stored
         ),
-        sparse_run=_sparse_runs(result) or None,
+        sparse_run=_sparse_runs(result, config) or None,
         fusion_run=_fusion_run(result.retrieval),
         rerank_run=_rerank_run(result, config),
         source_subdirs=_subdirs(result.collection),
@@ -229,11 +229,24 @@ def _quality(card: QualityCard) -> dict[str, dict[str, float]]:
     }
 
 
-def _sparse_runs(result: CollectionResult) -> tuple[SparseInferenceRun, ...]:
-    """Return the records of the sparse passes, those on a GPU with their loans."""
+def _sparse_runs(
+    result: CollectionResult, config: PipelineConfig
+) -> tuple[SparseInferenceRun, ...]:
+    """Return the records of the sparse passes, those on a GPU with their loans.
+
+    A pass for attention alone stands in no dense section: its loans stand here.
+    """
+    alone = {block.model.name for block in result.dense if not block.stored}
+    passes = {
+        model.name: model.dense_key
+        for model in config.active_sparse
+        if model.dense_key in alone
+    }
     runs = []
     for key, sparse in result.sparse.items():
         loans = result.loans.sections("sparse", key)
+        if key in passes:
+            loans += result.loans.sections("dense", passes[key])
         told = {
             "lease_events": [event.model_dump() for event in loans],
             "peak_bytes": highest(loans),
