@@ -70,6 +70,7 @@ def kaggle_with_documents(root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # ten processes, each importing torch
 def test_its_cells_run_in_order_offline_and_without_a_gpu(tmp_path: Path) -> None:
     kaggle = tmp_path / "kaggle"
     kaggle_with_documents(kaggle)
@@ -87,7 +88,7 @@ def test_its_cells_run_in_order_offline_and_without_a_gpu(tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     bundle = kaggle / "working" / "qdrant_ecosystem"
