@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
 
-from ..catalogue import dense_model
-from ..encoders.texts import TextEncoder
-from ..errors import BundleError, UsageError
+from ..errors import UsageError
 from ..export.manifest import Manifest, read_manifest_bytes
-from ..export.manifest_sections import DenseRun
 from ..intake.chunks import find_collections
 from ..model_manager import ModelManager
-from ..records import Float32Array
 from ..telemetry.printable import printable
-from ..verify import Embed, VerificationReport, check_statistics, verify_bundle
+from ..verify import VerificationReport, bundles_in, check_statistics, verify_bundle
+from .deep import ModelsOf
 from .output import show_sheet, stdout_format
 from .statistics import StatisticsCheck, token_counter
 
@@ -28,7 +24,7 @@ DAMAGED = 1
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="Folder of one collection's bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, or of several.")],
     deep: Annotated[
         bool,
         typer.Option(
@@ -59,7 +55,8 @@ def verify(
 ) -> None:
     """Check a bundle: sums, counts, ids, vectors, indexes, sparse vectors, stray files.
 
-    Chunk ids are checked for form, order, number and repetition.
+    Chunk ids are checked for form, order, number and repetition. Of a folder that holds
+    bundles, each is checked and has one line.
 
     Each fault is one line: file, place, problem. Exit code 0: whole; 1: damaged, or not
     a bundle; 2: no such folder.
@@ -69,21 +66,72 @@ def verify(
             f"There is no folder {bundle}.", cure="Name the folder of a bundle."
         )
     source_root = chunked_dir if chunked_dir is None else _folder(chunked_dir)
-    report = verify_bundle(bundle, deep, _embedder(bundle) if deep else None)
-    counted = None
-    if report.whole and (statistics or source_root is not None):
-        counted = _count_again(bundle, source_root)
-    whole = report.whole and not (counted and counted.errors)
+    counting = statistics or source_root is not None
+    found = bundles_in(bundle)
+    if found in ([], [bundle]):
+        results = [_verify_one(bundle, deep, counting, source_root)]
+        document = results[0].document
+        if not as_json:
+            _print_report(results[0])
+    else:
+        results = []
+        for path in found:
+            results.append(_verify_one(path, deep, counting, source_root))
+            if not as_json:
+                _print_line(results[-1])
+        document = {
+            "whole": all(result.whole for result in results),
+            "bundles": [result.document for result in results],
+        }
     if as_json:
-        document = report.as_dict() | {"whole": whole}
-        if counted is not None:
-            document["statistics"] = counted.document
         content = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
         sys.stdout.buffer.write(content)
-    else:
-        _print_report(report, counted)
-    if not whole:
+    if not all(result.whole for result in results):
         raise typer.Exit(DAMAGED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What was found in one bundle."""
+
+    report: VerificationReport
+    counted: StatisticsCheck | None
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What the statistics contradict."""
+        return (
+            tuple(str(error) for error in self.counted.errors) if self.counted else ()
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.report.whole and not self.errors
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The same as JSON-ready data."""
+        document = self.report.as_dict() | {"whole": self.whole}
+        if self.counted is not None:
+            document["statistics"] = self.counted.document
+        return document
+
+
+def _verify_one(
+    bundle: Path, deep: bool, counting: bool, source_root: Path | None
+) -> _Result:
+    models = ModelsOf(bundle) if deep else None
+    report = verify_bundle(
+        bundle,
+        deep,
+        models.embed if models else None,
+        models.embed_sparse if models else None,
+    )
+    counted = None
+    if report.whole and counting:
+        counted = _count_again(bundle, source_root)
+    return _Result(report, counted)
 
 
 def _folder(path: Path) -> Path:
@@ -111,49 +159,33 @@ def _count_again(bundle: Path, chunked_dir: Path | None) -> StatisticsCheck:
     return StatisticsCheck((counted,), (bundle,))
 
 
-def _print_report(report: VerificationReport, counted: StatisticsCheck | None) -> None:
-    for sheet in counted.sheets if counted else ():
+def _print_report(result: _Result) -> None:
+    report = result.report
+    for sheet in result.counted.sheets if result.counted else ():
         show_sheet(sheet, style=stdout_format("plain"))
     lines = [f"checked: {check}" for check in report.checks]
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"damaged: {finding}" for finding in report.findings]
     if report.further_findings:
         lines.append(f"damaged: {report.further_findings} further findings")
-    lines += [f"damaged: {fault}" for fault in (counted.errors if counted else ())]
-    sound = report.whole and not (counted and counted.errors)
-    verdict = "whole" if sound else "DAMAGED"
-    lines.append(f"{report.bundle}: {verdict}")
+    lines += [f"damaged: {fault}" for fault in result.errors]
+    lines.append(f"{report.bundle}: {_verdict(result)}")
     for line in lines:
         sys.stdout.write(printable(line, limit=1000) + "\n")
 
 
-def _embedder(bundle: Path) -> Embed:
-    """Return a function that embeds documents as the bundle's manifest says."""
-    manager = ModelManager(offline=True)
-
-    def embed(texts: Sequence[str], key: str) -> Float32Array:
-        run = _run(bundle, key)
-        config = replace(
-            dense_model(key),
-            max_tokens=run.max_tokens,
-            document_prefix=run.document_prefix,
-        )
-        tokenizer = manager.tokenizer(config)
-        dtype = run.dtype if run.device == "cpu" else None
-        with manager.resident(config, device="cpu", dtype=dtype) as encoder:
-            encode = TextEncoder(encoder, tokenizer, config.max_tokens, run.long_texts)
-            return encode.vectors(texts, "document")
-
-    return embed
+def _print_line(result: _Result) -> None:
+    """Print one line for one bundle of several."""
+    faults = [*(str(found) for found in result.report.findings), *result.errors]
+    told = ""
+    if faults:
+        number = len(faults) + result.report.further_findings
+        told = f", {number} findings, the first: {faults[0]}"
+    elif result.report.notes:
+        told = f" (note: {'; '.join(result.report.notes)})"
+    line = f"{result.report.bundle}: {_verdict(result)}{told}"
+    sys.stdout.write(printable(line, limit=1000) + "\n")
 
 
-def _run(bundle: Path, key: str) -> DenseRun:
-    """Return what the manifest says of a model; its own sum was looked at before."""
-    runs = Manifest.parse(read_manifest_bytes(bundle)).dense_run or ()
-    found = next((run for run in runs if run.model == key), None)
-    if found is None:
-        raise BundleError(
-            f"The manifest says nothing of the model '{key}'.",
-            cure="Verify without --deep.",
-        )
-    return found
+def _verdict(result: _Result) -> str:
+    return "whole" if result.whole else "DAMAGED"

@@ -2,6 +2,8 @@
 
 from .bundle import verify_bundle
 from .deep import Embed
+from .deep_sparse import EmbedSparse
+from .folder import bundles_in
 from .report import Finding, VerificationReport
 from .statistics import (
     CountTokens,
@@ -14,11 +16,13 @@ from .statistics import (
 __all__ = [
     "CountTokens",
     "Embed",
+    "EmbedSparse",
     "Finding",
     "IdFigures",
     "Statistics",
     "SubdirFigures",
     "VerificationReport",
+    "bundles_in",
     "check_statistics",
     "verify_bundle",
 ]

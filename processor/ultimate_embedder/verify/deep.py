@@ -1,4 +1,4 @@
-"""Embed a sample again and compare: does the model still give these vectors?"""
+"""Embed a sample again and compare: do the models still give these vectors?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..errors import BundleError
-from ..export.jsonl import read_points
+from ..errors import BundleError, ModelError
+from ..export.jsonl import Point, read_points
 from ..records import Float32Array
+from .deep_sparse import EmbedSparse, check_deep_sparse
 from .dense import sample_rows
 from .opened import OpenBundle
 from .report import Findings
@@ -20,41 +21,54 @@ SAMPLE_TEXTS = 32
 MIN_COSINE = 0.9995
 
 
-def check_deep(bundle: OpenBundle, embed: Embed, findings: Findings) -> None:
-    """Compare stored vectors of a sample, evenly spaced, with vectors made now."""
-    path = bundle.file(bundle.names.points)
-    if path is None or not bundle.usable(bundle.names.points):
+def check_deep(
+    bundle: OpenBundle,
+    embed: Embed,
+    findings: Findings,
+    embed_sparse: EmbedSparse | None = None,
+) -> None:
+    """Compare stored vectors of a sample, evenly spaced, with vectors made now.
+
+    What cannot be made again, for want of a model, is a note and no fault.
+    """
+    name = bundle.names.points
+    if bundle.file(name) is None or not bundle.usable(name):
         findings.notes.append("not embedded again: there are no undamaged points")
         return
     rows = sample_rows(bundle.manifest.chunk_count, SAMPLE_TEXTS)
     try:
-        texts = _texts(bundle, set(rows))
+        points = _sample(bundle, set(rows))
     except BundleError as error:
-        findings.add(bundle.names.points, "whole file", error.message)
+        findings.add(name, "whole file", error.message)
         return
+    texts = [point.text for point in points]
     for key, vectors in bundle.vectors.items():
         if rows and rows[-1] < len(vectors):
-            _compare(
-                bundle, key, np.asarray(vectors[rows]), texts, rows, embed, findings
-            )
+            stored = np.asarray(vectors[rows])
+            try:
+                made = embed(texts, key)
+            except ModelError as error:
+                findings.notes.append(f"not embedded again by {key}: {error.message}")
+                continue
+            _compare(bundle, key, stored, made, rows, findings)
+    if len(points) == len(rows):
+        check_deep_sparse(bundle, points, rows, embed_sparse, findings)
 
 
-def _texts(bundle: OpenBundle, rows: set[int]) -> list[str]:
+def _sample(bundle: OpenBundle, rows: set[int]) -> list[Point]:
     points = read_points(bundle.path / bundle.names.points)
-    return [point.text for row, point in enumerate(points) if row in rows]
+    return [point for row, point in enumerate(points) if row in rows]
 
 
 def _compare(
     bundle: OpenBundle,
     key: str,
     stored: Float32Array,
-    texts: list[str],
+    made: Float32Array,
     rows: list[int],
-    embed: Embed,
     findings: Findings,
 ) -> None:
     name = bundle.names.dense(key)
-    made = embed(texts, key)
     if made.shape != stored.shape:
         findings.add(name, "sample", f"embedded again as {made.shape}")
         return
