@@ -177,6 +177,31 @@ def test_one_flipped_bit_in_a_text_is_proved_right_by_its_hash(
     assert contents(bundle) == original
 
 
+def test_vectors_hit_in_every_file_that_holds_them_are_joined_row_by_row(
+    bundle: Path, original: dict[str, bytes]
+) -> None:
+    """Not in the same rows: what one copy lost, the other has."""
+    for row in (1, 5):
+        flip(bundle / NPY, 128 + row * 384 * 4 + 9, bit=3)
+    for row in (2, 7):
+        flip(bundle / INDEX, len(original[INDEX]) - (24 - row) * 384 * 4 + 2)
+    flip(bundle / POINTS, original[POINTS].index(b":[") + 4)
+    report = repair_bundle(bundle)
+    assert rebuilt(report) == {NPY, INDEX, POINTS}
+    assert contents(bundle) == original
+
+
+def test_vectors_hit_in_the_same_row_everywhere_are_lost(bundle: Path) -> None:
+    before = contents(bundle)
+    for place in (9, 12):
+        flip(bundle / NPY, 128 + 384 * 4 + place)
+        flip(bundle / INDEX, len(before[INDEX]) - 23 * 384 * 4 + place + 1)
+    (bundle / POINTS).unlink()
+    report = repair_bundle(bundle)
+    assert set(lost(report)) == {NPY, INDEX, POINTS}
+    assert report.published is None
+
+
 def lose_a_text(bundle: Path) -> None:
     content = (bundle / POINTS).read_bytes()
     place = content.index(b"is told of")

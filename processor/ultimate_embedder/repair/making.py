@@ -20,6 +20,7 @@ from ..records import Float32Array, SparseInferenceRun, SparseMatrix
 from ..retrieval.postings import write_postings
 from .bench import Bench
 from .bits import LARGEST_SEARCHED_BYTES, flip_back
+from .copies import vectors_of_two_copies
 from .salvage import SalvagedStore
 from .stores import IdStore, PointStore
 from .vectors import dense_vectors, sparse_rows
@@ -61,6 +62,7 @@ def make_dense(bench: Bench) -> None:
                 path = bench.new_path()
                 write_vectors(path, key, found[0])
                 bench.offer(name, path, found[1])
+        vectors_of_two_copies(bench, key)
 
 
 def make_indexes(bench: Bench) -> None:
