@@ -70,7 +70,9 @@ def run_fingerprint(
         ],
         "reranker": _reranker(config),
         "device": device.split(":", maxsplit=1)[0],
-        "batches": None if device == "cpu" else asdict(config.gpu),
+        "batches": None
+        if device == "cpu"
+        else [config.gpu.base_batch_size, config.gpu.memory_cap_bytes],
         "dtype": dtype,
         "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
         "instruction_sets": this_machine().instruction_sets,
