@@ -13,13 +13,14 @@ from processor.ultimate_embedder.cli.app import app
 from processor.ultimate_embedder.cli.entry import run
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("chunk", "embed", "search", "verify", "evaluate", "upload")
+COMMANDS = ("chunk", "embed", "search", "verify", "repair", "evaluate", "upload")
 SCRIPTS = {
     "chunk_docs_v5.py": "--max-tokens",
     "embed_collections_v6.py": "--chunked-dir",
     "kaggle_embed_qdrant_ecosystem.py": "nomic-coderank",
     "search_bundle.py": "--filter",
     "verify_bundle.py": "--deep",
+    "repair_bundle.py": "--chunked-dir",
     "evaluate_bundle.py": "--qrels",
     "upload_to_qdrant.py": "--url",
 }

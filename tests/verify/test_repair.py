@@ -191,11 +191,12 @@ def test_vectors_hit_in_every_file_that_holds_them_are_joined_row_by_row(
     assert contents(bundle) == original
 
 
-def test_vectors_hit_in_the_same_row_everywhere_are_lost(bundle: Path) -> None:
+def test_vectors_hit_in_the_same_row_everywhere_are_lost(tmp_path: Path) -> None:
+    bundle = export_bundle(tmp_path)
     before = contents(bundle)
     for place in (9, 12):
-        flip(bundle / NPY, 128 + 384 * 4 + place)
-        flip(bundle / INDEX, len(before[INDEX]) - 23 * 384 * 4 + place + 1)
+        flip(bundle / NPY, 128 + 12 * 4 + place)
+        flip(bundle / INDEX, len(before[INDEX]) - 22 * 12 * 4 + place + 1)
     (bundle / POINTS).unlink()
     report = repair_bundle(bundle)
     assert set(lost(report)) == {NPY, INDEX, POINTS}
