@@ -16,10 +16,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .config import KaggleGPUConfig, ModelConfig, PipelineConfig, RerankingConfig
+from .config import (
+    KaggleGPUConfig,
+    ModelConfig,
+    PipelineConfig,
+    RerankingConfig,
+    SparseModelConfig,
+)
 from .devices import resolve_devices, resolve_one
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
+from .encoders.splade_source import find_splade
 from .errors import EmbedderError, InputError, ModelError, RunStopped, UsageError
 from .export.layout import BundleNames
 from .export.output_errors import output_error
@@ -204,7 +211,11 @@ class BatchRunner:
                     exports=config.exports,
                 ),
             )
-        return replace(config, dense=tuple(self._usable(parts)))
+        return replace(
+            config,
+            dense=tuple(self._usable(parts)),
+            sparse=tuple(self._usable_sparse()),
+        )
 
     def _usable(self, parts: Parts) -> list[ModelConfig]:
         usable = []
@@ -215,6 +226,21 @@ class BatchRunner:
                 usable.append(model)
             except ModelError as error:
                 if not self._config.skip_failed_models or not usable:
+                    raise
+                self._skipped.append(f"Model {model.name} is skipped: {error}")
+                self._emit(Warned(message=self._skipped[-1]))
+        return usable
+
+    def _usable_sparse(self) -> list[SparseModelConfig]:
+        """Return the sparse models but those whose own weights are not to be had."""
+        usable = []
+        for model in self._config.sparse:
+            try:
+                if model.kind == "splade" and self._config.enable_sparse:
+                    find_splade(model, offline=self._config.offline)
+                usable.append(model)
+            except ModelError as error:
+                if not self._config.skip_failed_models:
                     raise
                 self._skipped.append(f"Model {model.name} is skipped: {error}")
                 self._emit(Warned(message=self._skipped[-1]))

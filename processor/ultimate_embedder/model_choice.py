@@ -43,15 +43,40 @@ def choose_dense(value: str) -> ModelConfig:
 
 
 def choose_sparse(value: str) -> SparseModelConfig:
-    """Return the sparse model of a registry key.
+    """Return the sparse model of a registry key or of a local SPLADE folder.
 
     Raises:
-        UnknownModel: naming the keys that exist and the nearest.
+        UnknownModel: neither, naming the keys that exist and the nearest.
+        ModelError: the folder holds no masked language model.
     """
     known = catalogue.SPARSE_MODELS
     if value in known:
         return known[value]
-    raise unknown_model("sparse", value, known, folders=False)
+    folder = _model_folder(value, "sparse", known)
+    return describe_splade_folder(folder)
+
+
+def describe_splade_folder(folder: Path) -> SparseModelConfig:
+    """Return the SPLADE model that a masked language model's own files state.
+
+    Raises:
+        ModelError: its `architectures` name no masked language model.
+    """
+    model = _read(folder / "config.json")
+    named = model.get("architectures")
+    if not any(str(name).endswith("ForMaskedLM") for name in named or ()):
+        raise ModelError(
+            f"{folder / 'config.json'} names no masked language model.",
+            cure="Give the folder of a SPLADE model in Hugging Face layout.",
+        )
+    window = model.get("max_position_embeddings")
+    return SparseModelConfig(
+        name=_vector_name(folder),
+        kind="splade",
+        hf_model_id=str(folder),
+        max_tokens=min(512, window) if _is_count(window) else 512,
+        licence="see the folder",
+    )
 
 
 def choose_rerank(value: str) -> RerankingConfig:

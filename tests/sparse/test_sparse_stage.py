@@ -382,9 +382,15 @@ def test_without_attention_and_metadata_the_stage_fails(
     assert not (tmp_path / "work" / BM42).exists()
 
 
-def test_splade_is_refused_before_work_starts(make: Make) -> None:
-    with pytest.raises(ModelNotAvailable, match="masked-LM backend"):
-        make("splade")
+def test_splade_without_its_model_is_refused_and_metadata_never_stand_in(
+    make: Make, heard: list[Event]
+) -> None:
+    metadata: Metadata = {
+        "sparse_features": {"term_weights": [{"term": "x", "weight": 1.0}]}
+    }
+    with pytest.raises(ModelNotAvailable, match="no weights to compute with"):
+        make("splade").generate(Chunks(["x"], [metadata]), None, None)
+    assert heard == []
 
 
 def test_an_unknown_profile_is_refused_before_work_starts(make: Make) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..catalogue import dense_model
 from ..config import ModelConfig, PipelineConfig, RerankingConfig, SparseModelConfig
 from ..encoders.protocols import PairScorer
+from ..encoders.splade_source import find_splade
 from ..errors import ModelError, ModelNotAvailable
 from ..export.manifest import Manifest
 from ..export.manifest_sections import TelemetrySection
@@ -294,6 +295,12 @@ class CollectionRun:
     def _may_skip(self, model: ModelConfig) -> bool:
         return self._config.skip_failed_models and model != self._config.primary
 
+    def _dtype(self, model: ModelConfig) -> str:
+        """Return the precision of a pass; a graph brings its own."""
+        if model.backend == "onnx":
+            return "float32"
+        return self._parts.models.dtype(self._parts.device)
+
     def _pass(
         self, stage: DenseStage, collection: MeasuredCollection, model: ModelConfig
     ) -> DenseBlock:
@@ -310,7 +317,7 @@ class CollectionRun:
             text_hashes=collection.store.text_hashes,
             tokenizer_fingerprint=measured.tokenizer.fingerprint
             + self._config.long_texts,
-            dtype=self._parts.models.dtype(device),
+            dtype=self._dtype(model),
             device=device,
             outputs=tuple(outputs),
             chunk_id=lambda row: collection.store.chunk(row).chunk_id,
@@ -349,6 +356,14 @@ class CollectionRun:
             emit=self._emit,
             run_id=self._run_id,
         )
+        if model.kind == "splade":
+            source = find_splade(
+                model,
+                device=self._parts.sparse_device,
+                offline=self._config.offline,
+                long_texts=self._config.long_texts,
+            )
+            return generator.generate(collection.store, None, None, splade=source)
         block = next((b for b in dense if b.model.name == model.dense_key), None)
         if block is None or block.attention is None:
             return generator.generate(

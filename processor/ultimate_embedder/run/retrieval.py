@@ -247,6 +247,8 @@ class RetrievalRun:
                 result.run.statistics["profile"],
                 average_length=result.run.statistics["average_length"],
             ).encode_documents(masked)
+        elif masked and _kind(result) == "splade":
+            hidden = result.encoder.encode_documents(masked)
         elif masked:
             hidden = attention.get(key)
             if hidden is None:
@@ -254,7 +256,8 @@ class RetrievalRun:
         names = BundleNames(self.collection.store.collection)
         postings = Postings.open(self.staging / names.postings(key))
         vectors = [result.encoder.encode_query(query.text) for query in queries]
-        return SparseLeg(key, SparseIndex(postings, idf=True), vectors, hidden)
+        idf = _kind(result) != "splade"  # its weights are whole, as in the engine
+        return SparseLeg(key, SparseIndex(postings, idf=idf), vectors, hidden)
 
     def _rerank(
         self, judged: FusionResult | None, ranked: FusionResult | None

@@ -13,15 +13,16 @@ from ..catalogue import (
     RERANKING_MODELS,
     SPARSE_MODELS,
 )
-from ..config import ModelConfig, RerankingConfig
+from ..config import ModelConfig, RerankingConfig, SparseModelConfig
 from ..encoders.pair_batches import score_pairs
 from ..encoders.protocols import SparseEncoder
 from ..encoders.sparse_queries import query_encoder
+from ..encoders.splade_source import SpladeSource, find_splade
 from ..encoders.texts import TextEncoder
 from ..errors import ModelNotAvailable
 from ..export.manifest import Manifest
 from ..export.manifest_sections import DenseRun, RerankRan
-from ..model_choice import choose_rerank
+from ..model_choice import choose_rerank, choose_sparse
 from ..model_manager import ModelManager
 from ..records import Float32Array, SparseInferenceRun, SparseVector
 from .parts import fused_sparse_run
@@ -119,12 +120,21 @@ class ManifestEncoders:
         return encode
 
     def _load_sparse(self, run: SparseInferenceRun) -> SparseEncoder:
+        if run.statistics.get("kind") == "splade":
+            return query_encoder(run, self._splade(run))
         model = SPARSE_MODELS.get(run.sparse_model)
         shared = model.dense_key if model else None
         if shared is None or run.fallback_used:
             return query_encoder(run)
         path = self._manager.locate(KAGGLE_OPTIMIZED_MODELS[shared]).path
         return query_encoder(run, path)
+
+    def _splade(self, run: SparseInferenceRun) -> SpladeSource:
+        return find_splade(
+            sparse_config(run),
+            offline=self._manager.offline,
+            long_texts=run.statistics.get("long_texts", "windows"),
+        )
 
     def _load_rerank(self) -> _Rerank:
         run = self._manifest.rerank_run
@@ -169,6 +179,26 @@ def dense_config(run: DenseRun) -> ModelConfig:
         query_prefix=run.query_prefix,
         document_prefix=run.document_prefix,
     )
+
+
+def sparse_config(run: SparseInferenceRun) -> SparseModelConfig:
+    """Return the SPLADE model by its key, or by the folder it came from.
+
+    Raises:
+        ModelNotAvailable: the key is in no registry and its folder is not here.
+    """
+    folder = str(run.statistics.get("hf_model_id", ""))
+    known = SPARSE_MODELS.get(run.sparse_model)
+    if known is None or folder not in ("", known.hf_model_id):
+        if not Path(folder).is_dir():
+            raise ModelNotAvailable(
+                f"The sparse model {run.sparse_model} is in no registry, and its "
+                "folder is not here.",
+                cure="Search with another stage, or build the bundle anew.",
+            )
+        known = choose_sparse(folder)
+    window = run.statistics.get("max_tokens", known.max_tokens)
+    return replace(known, name=run.sparse_model, max_tokens=window)
 
 
 def rerank_config(run: RerankRan) -> RerankingConfig:

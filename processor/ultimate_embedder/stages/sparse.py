@@ -1,8 +1,9 @@
 """The sparse stage: chunks -> one sparse matrix a model, on disk.
 
 BM25 counts the texts and then weighs the counts; attention vectors come from what the
-dense pass left. Only when that is impossible do the terms in the chunks' metadata step
-in, and the record and an event say so.
+dense pass left; SPLADE is a model of its own. Only where attention is impossible do the
+terms in the chunks' metadata step in, and the record and an event say so. They are
+words, so they never stand in for SPLADE, whose terms are tokens of its vocabulary.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ..config import SparseModelConfig
 from ..encoders.attention_sparse import AttentionSparseEncoder, TokenAttention
 from ..encoders.protocols import SparseEncoder
 from ..encoders.sparse_queries import query_encoder
+from ..encoders.splade_queries import SpladeQueries
+from ..encoders.splade_source import SpladeSource
 from ..encoders.words import word_profile
 from ..errors import ModelNotAvailable
 from ..records import SparseInferenceRun, SparseMatrix
@@ -34,6 +37,7 @@ from .sparse_builds import (
     MetadataBuild,
     Progress,
 )
+from .splade_build import SpladeBuild
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +72,8 @@ class SparseVectorGenerator:
         """Check what can be checked before work starts.
 
         Raises:
-            ModelNotAvailable: the kind of model has no backend here.
             UsageError: no tokenizer profile is called `bm25_profile`.
         """
-        if config.kind == "splade":
-            raise ModelNotAvailable(
-                f"The sparse model '{config.name}' needs a masked-LM backend, which "
-                "this version does not have.",
-                cure="Choose among qdrant-bm25 and qdrant-minilm-attention.",
-            )
         self.config = config
         self._profile = word_profile(bm25_profile).name
         self._work_dir = work_dir
@@ -91,16 +88,23 @@ class SparseVectorGenerator:
         *,
         attention_unavailable: str | None = None,
         attention_fingerprint: str | None = None,
+        splade: SpladeSource | None = None,
     ) -> SparseResult:
         """Return the matrix of a collection, its record and the query encoder.
 
         `attention_unavailable` says why there is no attention. Attention vectors of an
         earlier run are taken up only when `attention_fingerprint`, which stands for the
-        weights, their precision and the window, is given and the same.
+        weights, their precision and the window, is given and the same. A model of kind
+        `splade` is computed from `splade`; what an interrupted run made of it is kept.
 
         Raises:
-            ModelError: there is neither attention nor a term in any chunk's metadata.
+            ModelNotAvailable: there is no `splade` for a model of that kind.
+            ModelError: there is neither attention nor a term in any chunk's metadata,
+                or the model cannot be used.
+            DeviceOutOfMemory: the model, or one window, does not fit the device.
         """
+        if self.config.kind == "splade":
+            return self._generate_splade(store, splade)
         started = time.perf_counter()
         if self.config.kind == "bm25":
             build: Build = Bm25Build(self._profile)
@@ -116,9 +120,25 @@ class SparseVectorGenerator:
         run = self._record(store, matrix, build, learnt, started)
         return SparseResult(matrix, run, query_encoder(run, vocabulary))
 
+    def _generate_splade(
+        self, store: ChunkSource, source: SpladeSource | None
+    ) -> SparseResult:
+        if source is None:
+            raise ModelNotAvailable(
+                f"The sparse model {self.config.name} has no weights to compute with.",
+                cure="Leave it out of --sparse-models, or name a local folder.",
+            )
+        started = time.perf_counter()
+        build = SpladeBuild(source, self._work_dir / f"{self.config.name}.blocks")
+        matrix, learnt = self._build(store, build, started, build.done(store))
+        build.remove_blocks()
+        run = self._record(store, matrix, build, learnt, started)
+        return SparseResult(matrix, run, SpladeQueries(source))
+
     def _build(
-        self, store: ChunkSource, build: Build, started: float
+        self, store: ChunkSource, build: Build, started: float, done_before: int = 0
     ) -> tuple[SparseMatrix, Mapping[str, Any]]:
+        """Return the matrix and what was learnt; parts of it may be `done_before`."""
         directory = self._work_dir / self.config.name
         facts = {
             "chunks": store.digest,
@@ -128,7 +148,8 @@ class SparseVectorGenerator:
         }
         found = build.fingerprint is not None and holds(directory, facts)
         progress = Progress(self._emit, store, self.config.name)
-        progress.begin(found=found, fallback_reason=build.fallback_reason)
+        reused = len(store) if found else done_before
+        progress.begin(done_before=reused, fallback_reason=build.fallback_reason)
         learnt = build_once(
             directory,
             facts,
@@ -136,9 +157,8 @@ class SparseVectorGenerator:
             reuse=found,
         )
         seconds = time.perf_counter() - started
-        progress.end(seconds, build.fallback_reason, reused=found)
-        matrix = open_matrix(directory)
-        return matrix, {**learnt, "reused_documents": len(matrix) if found else 0}
+        progress.end(seconds, build.fallback_reason, reused=reused)
+        return open_matrix(directory), {**learnt, "reused_documents": reused}
 
     def _record(
         self,

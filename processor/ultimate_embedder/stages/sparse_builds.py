@@ -1,4 +1,4 @@
-"""The three ways a sparse matrix is made: BM25, attention, chunk metadata.
+"""Sparse matrices without a model of their own: BM25, attention, chunk metadata.
 
 Each writes `indptr`, `indices` and `values` into a folder with memory for one block of
 chunks, and returns what it learnt of the collection.
@@ -61,15 +61,15 @@ class Progress:
         self._model = model
         self._tokens = 0
 
-    def begin(self, *, found: bool, fallback_reason: str | None) -> None:
-        """The stage starts; `found`: an earlier run left the result."""
+    def begin(self, *, done_before: int, fallback_reason: str | None) -> None:
+        """The stage starts; an earlier run left the vectors of `done_before` chunks."""
         self._emit(
             StageStarted(
                 stage="sparse",
                 collection=self._collection,
                 model=self._model,
                 total=self._total,
-                done_before=self._total if found else 0,
+                done_before=done_before,
             )
         )
         if fallback_reason is not None:
@@ -81,7 +81,16 @@ class Progress:
                 )
             )
 
-    def batch(self, items: int, tokens: int, seconds: float) -> None:
+    def batch(
+        self,
+        items: int,
+        tokens: int,
+        seconds: float,
+        *,
+        padded_tokens: int = 0,
+        truncated_tokens: int = 0,
+        device: str = "cpu",
+    ) -> None:
         """Chunks went through."""
         self._tokens += tokens
         self._emit(
@@ -92,11 +101,14 @@ class Progress:
                 items=items,
                 tokens=tokens,
                 seconds=seconds,
+                padded_tokens=padded_tokens,
+                truncated_tokens=truncated_tokens,
+                device=device,
             )
         )
 
-    def end(self, seconds: float, fallback_reason: str | None, *, reused: bool) -> None:
-        """The stage ended well."""
+    def end(self, seconds: float, fallback_reason: str | None, *, reused: int) -> None:
+        """The stage ended well; an earlier run did `reused` of its chunks."""
         self._emit(
             StageFinished(
                 stage="sparse",
@@ -106,7 +118,7 @@ class Progress:
                 tokens=self._tokens,
                 seconds=seconds,
                 fallback_reason=fallback_reason,
-                reused=self._total if reused else 0,
+                reused=reused,
             )
         )
 
