@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.repair import repair
 from processor.ultimate_embedder.errors import BundleError, OutputError, UsageError
 from processor.ultimate_embedder.export.layout import MANIFEST, SUMS
+from processor.ultimate_embedder.export.publish import exchange_folders
 from processor.ultimate_embedder.repair import RepairReport, repair_bundle
 from processor.ultimate_embedder.verify import verify_bundle
 
@@ -400,6 +402,32 @@ def test_a_full_disk_changes_nothing_and_leaves_nothing(bundle: Path) -> None:
         repair_bundle(bundle, exchange=full)
     assert contents(bundle) == before
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["docs"]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_repair_that_is_killed_leaves_the_old_bundle_or_the_new_one(
+    bundle: Path, original: dict[str, bytes], swapped: bool
+) -> None:
+    (bundle / INDEX).unlink()
+    before = contents(bundle)
+
+    def killed(first: Path, second: Path) -> bool:
+        if swapped:
+            exchange_folders(first, second)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    child = os.fork()
+    if child == 0:
+        repair_bundle(bundle, exchange=killed)
+        os._exit(0)  # not reached
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert contents(bundle) == (original if swapped else before)
+    assert len(list(bundle.parent.iterdir())) == 2
+    assert repair_bundle(bundle).whole
+    assert contents(bundle) == original
+    assert [path.name for path in bundle.parent.iterdir()] == ["docs"]
 
 
 def test_a_manifest_without_sums_cannot_be_repaired(bundle: Path) -> None:

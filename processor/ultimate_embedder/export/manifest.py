@@ -84,7 +84,8 @@ class Manifest(Section):
         """
         content = read_manifest_bytes(bundle)
         manifest = cls.parse(content)
-        if manifest.manifest_sha256 and not own_sum_holds(content):
+        states_sums = manifest.manifest_sha256 or manifest.artifacts
+        if states_sums and not own_sum_holds(content):
             raise BundleError(
                 f"{MANIFEST} was changed after it was written: its own sum differs.",
                 cure=_CURE,

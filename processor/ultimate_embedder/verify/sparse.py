@@ -126,24 +126,24 @@ class SparseCheck:
         if entry.vectors.keys() != self._keys:
             wrong(f"has vectors of {sorted(entry.vectors)}")
         for key, vector in entry.vectors.items():
-            if fault := self._fault(key, vector):
+            if fault := sparse_fault(vector):
                 wrong(f"'{key}': {fault}")
-            elif key in self._postings and not self._postings[key].agrees(row, vector):
+                continue
+            self._count(key, vector)
+            size = self._vocabulary.get(key)
+            if size is not None and len(vector) and int(vector.indices[-1]) >= size:
+                index = vector.indices[-1]
+                wrong(f"'{key}': index {index} is not in the vocabulary of {size}")
+            if key in self._postings and not self._postings[key].agrees(row, vector):
                 self._differs_from_postings(key, row, place)
         if point is not None and point[1].point_id is not None:
             self._check_point(place, entry, *point)
 
-    def _fault(self, key: str, vector: SparseVector) -> str | None:
-        if fault := sparse_fault(vector):
-            return fault
+    def _count(self, key: str, vector: SparseVector) -> None:
         if key in self._counts:
             self._counts[key].update(
                 documents=1, entries=len(vector), empty_documents=len(vector) == 0
             )
-        size = self._vocabulary.get(key)
-        if size is not None and len(vector) and int(vector.indices[-1]) >= size:
-            return f"index {vector.indices[-1]} is not in the vocabulary of {size}"
-        return None
 
     def _differs_from_postings(self, key: str, row: int, place: str) -> None:
         if self._bundle.usable(self._bundle.names.sparse):
