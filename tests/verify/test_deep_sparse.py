@@ -37,7 +37,7 @@ from processor.ultimate_embedder.records import (
 )
 from processor.ultimate_embedder.verify import VerificationReport, verify_bundle
 
-ROWS, AVERAGE = 9, 4.75
+ROWS, AVERAGE, SPLADE = 9, 4.75, "splade"
 BM25_FACTS = {"kind": "bm25", "profile": "qdrant-word", "k": 1.2, "b": 0.75}
 FACTS = {
     BM25: {**BM25_FACTS, "average_length": AVERAGE},
@@ -199,6 +199,34 @@ def test_statistics_that_do_not_say_how_bm25_was_made_are_a_note(
     report = deep(bundle)
     assert report.whole
     assert any("does not state average length" in note for note in report.notes)
+
+
+def test_splade_vectors_are_compared_by_their_cosine(tmp_path: Path) -> None:
+    store = make_store(ROWS)
+    vectors = bm25_vectors(store)
+    facts = {SPLADE: {"kind": "splade"}}
+    bundle = export(tmp_path, store, ones([""] * ROWS), {SPLADE: vectors}, facts)
+
+    def nearly(texts: Sequence[str], _: object) -> list[SparseVector]:
+        """Return the same vectors with a term more, of nearly no weight."""
+        return [
+            SparseVector(
+                np.concatenate(([np.uint32(0)], vector.indices)),
+                np.concatenate(([np.float32(1e-3)], vector.values)),
+            )
+            for vector in vectors
+        ]
+
+    def turned(texts: Sequence[str], _: object) -> list[SparseVector]:
+        return [*vectors[1:], vectors[0]]
+
+    report = deep(bundle, embed_sparse=nearly)
+    assert report.whole
+    told = f"{ROWS} sparse vectors made again by {SPLADE}, 0 equal bit for bit"
+    assert told in report.checks
+    found = deep(bundle, embed_sparse=turned).findings
+    assert {finding.place for finding in found} >= {"line 1", "line 9"}
+    assert all("cosine" in finding.problem for finding in found)
 
 
 def test_attention_vectors_are_repeated_by_the_embedded_model(

@@ -10,12 +10,15 @@ from pathlib import Path
 from ..catalogue import SPARSE_MODELS, dense_model
 from ..encoders.attention_sparse import AttentionSparseEncoder
 from ..encoders.protocols import Tokenizer
+from ..encoders.sparse_queries import query_encoder
+from ..encoders.splade_source import find_splade
 from ..encoders.texts import TextEncoder
 from ..errors import ModelNotAvailable, UsageError
 from ..export.manifest import Manifest, read_manifest_bytes
 from ..export.manifest_sections import DenseRun
 from ..model_manager import ModelManager
 from ..records import Float32Array, SparseInferenceRun, SparseVector
+from ..search.loading import sparse_config
 
 
 class ModelsOf:
@@ -38,11 +41,15 @@ class ModelsOf:
     def embed_sparse(
         self, texts: Sequence[str], run: SparseInferenceRun
     ) -> list[SparseVector]:
-        """Return the sparse vectors of documents by attention.
+        """Return the sparse vectors of documents by attention or SPLADE.
 
         Raises:
             ModelError: the model cannot be had, or its kind cannot be made again here.
         """
+        if run.statistics.get("kind") == "splade":
+            rule = run.statistics.get("long_texts", "windows")
+            source = find_splade(sparse_config(run), offline=True, long_texts=rule)
+            return query_encoder(run, source).encode_documents(texts)
         model = SPARSE_MODELS.get(run.sparse_model)
         key = model.dense_key if model else None
         if run.statistics.get("kind") != "attention" or key is None:
