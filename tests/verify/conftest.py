@@ -1,8 +1,9 @@
-"""The verifier is tested on the bundles that the export tests make."""
+"""The verifier is tested on bundles and models that other areas' tests make."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "export"))
+for area in ("export", "sparse"):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / area))
