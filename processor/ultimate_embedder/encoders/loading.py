@@ -88,7 +88,7 @@ def _from_files(path: Path, config: ModelConfig, dtype: str) -> Any:
 
 
 def _cure(path: Path, trusted: bool) -> str:
-    if not trusted and _brings_code(path):
+    if not trusted and brings_code(path):
         return (
             "It brings code of its own, which is not run; choose another model, or "
             "allow it with trust_remote_code after reading that code."
@@ -96,7 +96,8 @@ def _cure(path: Path, trusted: bool) -> str:
     return f"Fetch or save its files again; they are in {path}."
 
 
-def _brings_code(path: Path) -> bool:
+def brings_code(path: Path) -> bool:
+    """Say whether a model's folder names code of its own to be run."""
     try:
         settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

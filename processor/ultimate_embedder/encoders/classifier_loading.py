@@ -1,0 +1,235 @@
+"""A sequence classifier with one output from its files, checked, for rerank.
+
+Any family that transformers classifies sequences with: BERT, XLM-RoBERTa, ModernBERT,
+Qwen2 and Qwen3. Weights left at random numbers, more outputs than one and code that
+would have to be run are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from ..config import RerankingConfig
+from ..errors import ModelError, ModelMismatch, ModelNotAvailable
+from .bert_pairs import BertPairs, BertShape
+from .difference_model import base_config, load_difference
+from .loading import brings_code, usable_positions
+from .out_of_memory import out_of_memory_named
+from .precision import GUARDED_DTYPE, guard_float16, loading_options
+from .sources import locate_model
+
+_CURE = "Choose a CrossEncoder with one output, saved as safetensors."
+_LISTWISE = frozenset({"jinaai/jina-reranker-v3"})
+_PAIRWISE = "bge-reranker-v2-m3, ms-marco-minilm-l6 or residual-minilm-l6"
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A loaded model: `BertPairs`, or a classifier of transformers on its device.
+
+    `path` is the folder with its tokenizer; `segments` tells whether it is given token
+    type ids.
+    """
+
+    model: Any
+    path: Path
+    segments: bool
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """Parameters, the folder with their tokenizer, and a model if one was made."""
+
+    config: Any
+    state: Mapping[str, torch.Tensor]
+    path: Path
+    dtype: str
+    model: Any = None
+
+
+def load_classifier(
+    config: RerankingConfig, *, device: str, dtype: str, offline: bool
+) -> Classifier:
+    """Find, load, check and move the model that `config` names.
+
+    Raises:
+        ModelNotAvailable: its files are not here and cannot be fetched, or it ranks
+            lists with code of its own.
+        ModelMismatch: it has not one output, lacks weights, has a shorter window than
+            stated, or its difference belongs to another base.
+        ModelError: the files cannot be loaded.
+        DeviceOutOfMemory: it does not fit the device.
+    """
+    # A bar of its own would break the run's display.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    _refuse_listwise(config)
+    with out_of_memory_named(config.name, "cpu"):
+        if config.difference:
+            loaded = _put_together(config, offline)
+        else:
+            loaded = _from_files(config, offline, device, dtype)
+        _check(loaded.config, config)
+        lean = _lean(loaded, dtype) if device == "cpu" else None
+        model: Any = lean or _classifier(loaded, config.name)
+    if lean is None:
+        with out_of_memory_named(config.name, device):
+            model = model.to(device)
+    return Classifier(
+        model=model,
+        path=loaded.path,
+        segments=_uses_segments(loaded.path, loaded.config),
+        dtype=dtype if lean is not None else loaded.dtype,
+    )
+
+
+def read_pair_tokenizer(path: Path, config: RerankingConfig) -> Tokenizer:
+    """Return the tokenizer in a folder, cutting pairs to the window, without padding.
+
+    Raises:
+        ModelNotAvailable: there is no tokenizer.json.
+    """
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise ModelNotAvailable(
+            f"Reranker {config.name} has no tokenizer.json.",
+            cure="Save the model once with a fast tokenizer.",
+        )
+    tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(config.max_tokens, strategy="longest_first")
+    return tokenizer
+
+
+def _trusted(config: RerankingConfig) -> bool:
+    return bool(getattr(config, "trust_remote_code", False))
+
+
+def _refuse_listwise(config: RerankingConfig) -> None:
+    if config.hf_model_id in _LISTWISE and not _trusted(config):
+        raise ModelNotAvailable(
+            f"Reranker {config.name} ranks whole lists with code of its own, which is "
+            "not run.",
+            cure=f"Choose {_PAIRWISE}.",
+        )
+
+
+def _from_files(
+    config: RerankingConfig, offline: bool, device: str, dtype: str
+) -> _Loaded:
+    location = locate_model(
+        config.hf_model_id, revision=config.revision, offline=offline
+    )
+    asked: dict[str, Any] = {
+        "local_files_only": True,
+        "trust_remote_code": _trusted(config),
+    }
+    try:
+        stated = AutoConfig.from_pretrained(location.path, **asked)
+        if device == "cpu" and BertShape.of(stated) is not None:
+            dtype = "float32"  # rounded later, by the form for single pairs
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            location.path,
+            **loading_options(dtype),
+            **asked,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(
+            f"Reranker {config.name} cannot be loaded: {reason}",
+            cure=_cure(location.path, config),
+        ) from error
+    _check_weights(report["missing_keys"], config)
+    return _Loaded(model.config, model.state_dict(), location.path, dtype, model)
+
+
+def _cure(path: Path, config: RerankingConfig) -> str:
+    if brings_code(path) and not _trusted(config):
+        return f"It brings code of its own, which is not run; choose {_PAIRWISE}."
+    return _CURE
+
+
+def _put_together(config: RerankingConfig, offline: bool) -> _Loaded:
+    found = load_difference(config, offline=offline)
+    state = {name: torch.from_numpy(tensor) for name, tensor in found.state.items()}
+    stated = BertConfig(**base_config(found.base))
+    return _Loaded(stated, state, found.base, "float32")
+
+
+def _lean(loaded: _Loaded, dtype: str) -> BertPairs | None:
+    """Return the form for single pairs on a CPU, None where the model has none."""
+    shape = BertShape.of(loaded.config)
+    if shape is None or shape.parameters() != set(loaded.state):
+        return None
+    return BertPairs(loaded.state, shape, getattr(torch, dtype))
+
+
+def _classifier(loaded: _Loaded, name: str) -> Any:
+    """Return the model of transformers, made now where none was loaded."""
+    model = loaded.model
+    if model is None:
+        model = BertForSequenceClassification(loaded.config)
+        model.load_state_dict(loaded.state)
+    if loaded.dtype == GUARDED_DTYPE:
+        guard_float16(model, name)
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # nothing is generated: keys are not kept
+    return model.eval()
+
+
+def _check_weights(missing: Iterable[str], config: RerankingConfig) -> None:
+    """Refuse what transformers only warns of: weights left at random numbers."""
+    lacking = sorted(missing)
+    if lacking:
+        raise ModelMismatch(
+            f"Reranker {config.name} lacks {len(lacking)} weights in its files, the "
+            f"first is {lacking[0]}.",
+            cure=_CURE,
+        )
+
+
+def _uses_segments(path: Path, loaded: Any) -> bool:
+    """Say whether the model tells query from document by token type ids.
+
+    It has to have types, and its tokenizer's list of inputs, if there is one, to name
+    them.
+    """
+    if not (getattr(loaded, "type_vocab_size", 0) or 0) > 1:
+        return False
+    file = path / "tokenizer_config.json"
+    if not file.is_file():
+        return True
+    names = json.loads(file.read_bytes()).get("model_input_names")
+    return names is None or "token_type_ids" in names
+
+
+def _check(loaded: Any, config: RerankingConfig) -> None:
+    if loaded.num_labels != 1:
+        raise ModelMismatch(
+            f"Reranker {config.name} has {loaded.num_labels} outputs, not one.",
+            cure=_CURE,
+        )
+    positions = usable_positions(loaded)
+    if config.max_tokens > (math.inf if positions is None else positions):
+        raise ModelMismatch(
+            f"Reranker {config.name} has {positions} positions; its window is set to "
+            f"{config.max_tokens}."
+        )
