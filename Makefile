@@ -46,7 +46,7 @@ test-all: setup ## all tests but torture
 	$(BIN)/python -m pytest -m 'not torture' -n 2
 
 torture: setup ## break runs hundreds of times (long), and write docs/reliability.md
-	$(BIN)/python -m pytest -m torture -n 2 tests/torture
+	$(BIN)/python -m pytest -m torture -n 2 tests/torture --reliability docs/reliability.md
 
 check: lint types spec ## lint, types and specification
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from faults import Faults, in_child
+from promises import Promise
 from torture_parts import config_of, run_once, some_pages, sums, write_pages
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
@@ -70,9 +71,13 @@ def texts_of(pages: Pages) -> set[str]:
 
 @pytest.mark.parametrize("scripts", [3, pytest.param(100, marks=pytest.mark.torture)])
 def test_the_bundle_of_an_edited_corpus_is_that_of_a_full_run(
-    tmp_path: Path, scripts: int
+    tmp_path: Path, scripts: int, promise: Promise
 ) -> None:
-    for script in range(scripts):
+    promise.holds(
+        f"An edited corpus, {EDITS} edits a script, some with kill -9: only new texts "
+        "are embedded, and the bundle is that of a full run"
+    )
+    for script in promise.rounds(range(scripts)):
         root = tmp_path / f"script{script}"
         chance = random.Random(script)
         pages = dict(list(some_pages(4).items()))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from light_command import LOG, arguments_for, encoded, start, telling_parts
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.catalogue import (
@@ -73,10 +75,14 @@ def config_of(root: Path, output: str = "out", **changes: Any) -> PipelineConfig
     return replace(config, **changes)
 
 
-def run_once(config: PipelineConfig) -> int:
-    """Run and return the exit code that the command would have."""
+def run_once(config: PipelineConfig, log: Path | None = None) -> int:
+    """Run and return the exit code that the command would have.
+
+    `log` comes to hold what goes through the encoder.
+    """
+    parts = telling_parts(log) if log else hashing_parts()
     try:
-        return BatchRunner(config, silent, "run", hashing_parts()).run().exit_code
+        return BatchRunner(config, silent, "run", parts).run().exit_code
     except EmbedderError as error:
         return error.exit_code
 
@@ -97,3 +103,39 @@ def leftovers(output: Path) -> list[str]:
     return sorted(
         path.name for path in output.iterdir() if path.name not in (COLLECTION, ".work")
     )
+
+
+def write_queries(root: Path, count: int = 6) -> None:
+    """Write `root`/queries.jsonl, about the pages."""
+    lines = [
+        json.dumps({"_id": f"q{number}", "text": f"{WORDS[number]} {WORDS[-number]}"})
+        for number in range(count)
+    ]
+    (root / "queries.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run of the command that nothing disturbed, over `root`/chunked."""
+
+    root: Path
+    arguments: list[str]
+    files: dict[str, str]
+    log: Path
+
+    @property
+    def largest_batch(self) -> int:
+        """Texts of the largest batch: one worker has no more in flight."""
+        return max(len(call) for call in encoded(self.log))
+
+
+def reference(root: Path, pages: int = 4, *more: str) -> Reference:
+    """Write a collection and queries, run the command over them, and keep the sums."""
+    write_pages(root / "chunked", some_pages(pages))
+    write_queries(root)
+    log = root / "reference.log"
+    arguments = arguments_for(root, "reference", *more)
+    child = start(arguments, root / "reference.said", environment={LOG: str(log)})
+    assert child.wait() == 0, child.lines
+    files = sums(root / "reference")
+    return Reference(root, arguments_for(root, "out", *more), files, log)

@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-from .errors_out import EXIT_FAILED, complain
+from .errors_out import EXIT_FAILED, EXIT_STOPPED, complain
 from .options import ManyValuesCommand
 
 DEBUG_OPTION = "--debug"
@@ -78,15 +78,19 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
     """Run a Typer application and return the exit code; nothing is raised."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     invocation = Invocation(_program(sys.argv[0]), tuple(arguments))
+    with _stopped_in_order(invocation.resume_command):
+        return _run(app, arguments, invocation)
+
+
+def _run(app: typer.Typer, arguments: list[str], invocation: Invocation) -> int:
     debug = _take_debug(arguments)
     command = typer.main.get_command(app)
     try:
-        with _terminated_like_interrupted():
-            with command.make_context(
-                invocation.program, arguments, obj=invocation
-            ) as context:
-                command.invoke(context)
-            sys.stdout.flush()
+        with command.make_context(
+            invocation.program, arguments, obj=invocation
+        ) as context:
+            command.invoke(context)
+        sys.stdout.flush()
     except typer.Exit as end:
         return end.exit_code
     except BrokenPipeError:
@@ -113,21 +117,37 @@ def _take_debug(arguments: list[str]) -> bool:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the work in the same orderly way as Ctrl-C."""
+def _stopped_in_order(resume: str) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the work in order, and a second one end it at once.
 
+    After the first, the process is on its way out: what follows must not turn its exit
+    code into that of a crash, so the signals are not given back.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's business
         return
+    stopping = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            # Not through sys.stderr: the signal may have come while it was written to.
+            os.write(2, f"resume with: {resume}\n".encode())
+            os._exit(EXIT_STOPPED)
+        stopping = True
         raise KeyboardInterrupt
 
-    before: Any = signal.signal(signal.SIGTERM, stop)
+    before: dict[int, Any] = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) != signal.SIG_IGN  # ignored in the background
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not stopping:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _reader_has_gone() -> int:

@@ -29,6 +29,8 @@ _IMPORT_ROOT = Path(__file__).resolve().parents[3]
 _COMMAND = (
     sys.executable,
     "-c",
+    # First of all: Ctrl-C reaches the whole group, and the parent decides.
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from processor.ultimate_embedder.workers.process import main; main()",
     str(_IMPORT_ROOT),
