@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config records planning encoders.protocols telemetry.events "
+        "config records planning memory_cost encoders.protocols telemetry.events "
         "retrieval.ranking retrieval.blend retrieval.fusion",
         "catalogue retrieval",
         "setting_table model_choice settings ledger intake.chunks intake.chunk_store "

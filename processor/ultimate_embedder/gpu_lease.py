@@ -15,15 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from .config import DEFAULT_GPU_MEMORY_CAP_BYTES, GIB
+from .config import DEFAULT_GPU_MEMORY_CAP_BYTES, GIB, GPU_MARGIN_BYTES
 from .device_lock import device_lock, lock_folder
 from .errors import MemoryCapExceeded
 from .telemetry.events import Emit, LeaseChanged, Stage, Warned
 
 MIB = 2**20
-MARGIN_BYTES = 256 * MIB
-"""Kept free below the cap: a context grows when kernels are loaded for the first time.
-A reserve, not a measurement."""
+MARGIN_BYTES = GPU_MARGIN_BYTES
 RELEASE_TOLERANCE_BYTES = 256 * MIB
 """What may stay on a card after a loan and counts as given back: the same growth."""
 
