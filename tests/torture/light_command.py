@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 from processor.ultimate_embedder import batch_runner
@@ -43,7 +44,8 @@ class TellingEncoder(HashingEncoder):
         self._log, self._pause = log, pause
 
     def encode(self, ids: Sequence[UInt32Array]) -> Float32Array:
-        told = " ".join(row.tobytes().hex() for row in ids) + "\n"
+        digests = (blake2b(row.tobytes(), digest_size=8).hexdigest() for row in ids)
+        told = " ".join(digests) + "\n"
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.write(descriptor, told.encode())
         os.close(descriptor)
@@ -166,12 +168,12 @@ def start(
             os.dup2(descriptor, number)
         os.close(descriptor)
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", closefd=False)
         os.environ.update(environment or {})
         prepare()
         status = run_light(arguments)
-    finally:
         sys.stdout.flush()
+    finally:
         os._exit(status)
 
 
