@@ -27,7 +27,15 @@ from .devices import resolve_devices, resolve_one
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
 from .encoders.splade_source import find_splade
-from .errors import EmbedderError, InputError, ModelError, RunStopped, UsageError
+from .errors import (
+    EmbedderError,
+    InputError,
+    ModelError,
+    OutOfMemory,
+    RunStopped,
+    UsageError,
+)
+from .export.faiss_index import require_faiss
 from .export.layout import BundleNames
 from .export.output_errors import output_error
 from .export.publish import require_replaceable
@@ -197,6 +205,8 @@ class BatchRunner:
         """Check before hours of work what can be checked: folders, room, models."""
         config = self._config
         require_writable(config.output_dir)
+        if "faiss" in config.exports:
+            require_faiss()
         if config.queries is not None:
             read_queries(config.queries)
         for folder in folders:
@@ -279,6 +289,8 @@ class BatchRunner:
             raise
         except OSError as error:
             raise output_error(error, work_dir) from error
+        except MemoryError as error:
+            raise OutOfMemory() from error
         except EmbedderError as error:
             outcome = CollectionOutcome(name=folder.name, error=error)
         self._emit(

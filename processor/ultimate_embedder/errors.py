@@ -15,6 +15,7 @@
         │   ├── DeviceBusy
         │   ├── DeviceOutOfMemory
         │   └── MemoryCapExceeded
+        ├── OutOfMemory             the process may have no more memory
         └── OutputError             disk full, folder not writable meanwhile
 
 Each message is one line; `cure`, when given, is a second sentence that says what to do.
@@ -112,6 +113,17 @@ class DeviceOutOfMemory(DeviceError):
 
 class MemoryCapExceeded(DeviceError):
     """The measured peak went over the cap."""
+
+
+class OutOfMemory(RunStopped):
+    """The system gives this process no more memory."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Memory ran out; what is finished is kept.",
+            cure="Give the process more, or use fewer workers or smaller chunk files; "
+            "then run the same command.",
+        )
 
 
 class OutputError(RunStopped):

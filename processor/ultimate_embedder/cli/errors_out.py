@@ -9,7 +9,7 @@ import traceback
 import orjson
 import typer
 
-from ..errors import EmbedderError
+from ..errors import EmbedderError, OutOfMemory
 from ..telemetry.printable import printable
 
 EXIT_FAILED = 1
@@ -49,6 +49,8 @@ def describe(error: BaseException) -> tuple[str, int]:
             return _usage_sentence(error), EXIT_USAGE
         case KeyboardInterrupt():
             return "Stopped by a signal; what is finished is kept.", EXIT_STOPPED
+        case _ if _no_memory(error):
+            return str(OutOfMemory()), OutOfMemory.exit_code
         case OSError() if error.errno in _DISK_FULL:
             place = f" while writing {error.filename}" if error.filename else ""
             return f"The disk is full{place}; what is finished is kept.", EXIT_STOPPED
@@ -57,6 +59,11 @@ def describe(error: BaseException) -> tuple[str, int]:
                 f"Unexpected {type(error).__name__}: {error}. "
                 "Run again with --debug for the traceback."
             ), EXIT_FAILED
+
+
+def _no_memory(error: BaseException) -> bool:
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return refused or isinstance(error, MemoryError)
 
 
 def _usage_sentence(error: typer.TyperException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BundleError, UsageError
+from ..errors import BundleError, RunStopped, UsageError
 from ..records import Float32Array, Int64Array
 from .checksums import HashedFile
 from .vectors import BLOCK_ROWS
@@ -27,13 +27,20 @@ def require_faiss() -> ModuleType:
 
     Raises:
         UsageError: it is not installed; says how to do without.
+        RunStopped: it is installed and cannot be loaded, for want of memory perhaps.
     """
     try:
         import faiss
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UsageError(
             "A FAISS index was asked for and faiss is not installed.",
             cure="Install faiss-cpu, or leave faiss out: --exports npy,jsonl.",
+        ) from error
+    except ImportError as error:
+        raise RunStopped(
+            f"faiss cannot be loaded: {error}.",
+            cure="Give the process more memory or mend the installation; or leave "
+            "faiss out: --exports npy,jsonl.",
         ) from error
     module: ModuleType = faiss
     return module

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import OutOfMemory, OutputError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def output_error(error: OSError, path: Path) -> OutputError:
+def output_error(error: OSError, path: Path) -> OutputError | OutOfMemory:
     """Return the error that says what to do about a refused write to `path`."""
+    if error.errno == errno.ENOMEM:  # a file could not be mapped
+        return OutOfMemory()
     place = error.filename or path
     if error.errno in _NO_SPACE:
         return OutputError(
