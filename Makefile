@@ -67,9 +67,10 @@ eval: setup ## judge the BEIR folders in DATA; further options in EVAL_ARGS
 	$(BIN)/python scripts/evaluate_bundle.py --data "$(DATA)" $(EVAL_ARGS)
 
 TRAINING ?= residual
-residual: setup ## train the shipped reranker anew from mined pairs (hours; FORCE=1 replaces it)
+residual: setup ## train the shipped reranker anew (hours; JUDGED="DIR ..." BEIR folders to learn from too; FORCE=1 replaces it)
 	$(BIN)/python -m training.mine_fetch $(TRAINING)/archives
 	$(BIN)/python -m training.mine $(TRAINING)/archives $(TRAINING)/pools
+	for set in $(JUDGED); do $(BIN)/python -m training.judged_pool "$$set" "$(TRAINING)/pools/judged-$$(basename "$$set")"; done
 	$(BIN)/python -m training.train_residual $(TRAINING)/pools $(if $(FORCE),--force)
 
 clean: ## remove .venv and what make demo wrote

@@ -69,6 +69,7 @@ SETTINGS = TrainingConfig(
     negatives=5,
     hard_taken=3,
     patience=12,
+    keeps="last",  # lists held out are of mined pools alone, and rates fall to 2 %
 )
 """What the shipped weights were trained with."""
 
@@ -213,6 +214,7 @@ def run(recipe: Recipe, manager: ModelManager, say: Say) -> DifferenceCard:
             "pools": {pool.name: pool.sha256 for pool in pools},
             "steps_done": done.steps,
             "best_step": done.best_step,
+            "kept_step": done.kept_step,
             "ended_by": done.ending,
             "seconds": round(done.seconds),
             "processor": this_machine().processor,

@@ -136,7 +136,7 @@ RERANKING_MODELS: Mapping[str, RerankingConfig] = _registry(
         max_tokens=256,
         candidates=50,  # the blend was chosen over so many
         licence="Apache-2.0",
-        blend=BlendConfig(weight=0.15, bound=4),
+        blend=BlendConfig(weight=0.1, bound=4),
         package=_MINILM_PACKAGE,
         weights_sha256=_MINILM_SHA256,
         difference="residual-minilm-l6",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import UsageError
 
@@ -21,7 +22,8 @@ class TrainingConfig:
     `imitation` times z; to the share `imitated` at first) and moves to the answer.
     `scale` is what fused scores are multiplied by at first. Every `check_every` steps
     the groups held out are looked at; after `patience` such looks without a gain
-    training ends.
+    training ends. The weights that did best on them are kept, or the last ones where
+    `keeps` says so.
 
     Raises:
         UsageError: a number out of range.
@@ -51,6 +53,7 @@ class TrainingConfig:
     scale: float = 1.0
     check_every: int = 200
     patience: int = 4
+    keeps: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         """Check that the numbers make sense together."""

@@ -60,7 +60,7 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """How training went; the model holds the weights of `best_step`.
+    """How training went; the model holds the weights of `kept_step`.
 
     `weight` is what logits deserve in a blend: 1 / tau. `losses` are those on the
     groups held out, by step, the first before any training.
@@ -68,6 +68,7 @@ class Trained:
 
     steps: int
     best_step: int
+    kept_step: int
     ending: Ending
     seconds: float
     weight: float
@@ -116,8 +117,8 @@ class Trainer:
     ) -> Trained:
         """Train until the last step, the last gain, or the end of the time given.
 
-        Where groups are held out, the weights that did best on them are kept, be it
-        those from before the first step.
+        Where groups are held out and the settings keep the best, the weights that did
+        best on them are kept, be it those from before the first step.
 
         Raises:
             UsageError: there is no group.
@@ -136,7 +137,7 @@ class Trainer:
                     break
             if watch.unseen(step):
                 watch.looked(step, self._look(held_out, pool), self._snapshot)
-        if watch.best is not None:
+        if watch.best is not None and self.config.keeps == "best":
             self._restore(watch.best)
         return watch.trained(step, ending or "steps", self.weight)
 
@@ -291,6 +292,7 @@ class _Watch:
         return Trained(
             steps=step,
             best_step=best[0],
+            kept_step=best[0] if self._config.keeps == "best" else step,
             ending=ending,
             seconds=self._seconds(),
             weight=weight,
