@@ -20,8 +20,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config records planning memory_cost encoders.protocols telemetry.events "
-        "retrieval.ranking retrieval.blend retrieval.fusion",
+        "config records planning memory_cost memory_plan encoders.protocols "
+        "telemetry.events retrieval.ranking retrieval.blend retrieval.fusion",
         "catalogue retrieval",
         "setting_table model_choice settings ledger intake.chunks intake.chunk_store "
         "intake.queries disk_space run.output_lock device_lock gpu_lease",

@@ -45,8 +45,9 @@ from .intake.measure import measure_collection
 from .intake.queries import read_queries
 from .model_manager import ModelManager
 from .run.collection import CollectionOutcome, CollectionRun, Parts
+from .run.memory import planning_cap
 from .run.output_lock import only_run_in
-from .run.plan import FailedPlan, RunPlan, plan_collection
+from .run.plan import FailedPlan, PlanBudget, RunPlan, plan_collection
 from .run.retrieval import LoadScorer
 from .telemetry.events import (
     CollectionFinished,
@@ -133,6 +134,9 @@ class BatchRunner:
         """
         parts = self._parts()
         devices = resolve_devices(self._config.gpu)
+        cap = planning_cap(self._config.gpu, devices[0])
+        rows = self._config.gpu.base_batch_size
+        budget = PlanBudget(parts.models.dtype(devices[0]), cap, rows)
         plans, failed = [], []
         for folder in self._folders():
             with tempfile.TemporaryDirectory() as scratch:
@@ -145,11 +149,12 @@ class BatchRunner:
                         self._emit,
                         long_texts=self._config.long_texts,
                         rows_a_batch=self._config.gpu.base_batch_size,
+                        gpu_memory_cap_bytes=cap,
                     )
                 except InputError as error:
                     failed.append(FailedPlan(name=folder.name, error=str(error)))
                     continue
-                plans.append(plan_collection(measured, devices))
+                plans.append(plan_collection(measured, devices, budget))
         return RunPlan(collections=tuple(plans), failed=tuple(failed))
 
     def _folders(self) -> list[CollectionFolder]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..config import LongTexts, ModelConfig
+from ..encoders.architecture import read_architecture
 from ..encoders.protocols import Tokenizer
 from ..encoders.sources import ModelLocation
+from ..errors import ModelError
+from ..memory_cost import Architecture, padded_length
+from ..memory_plan import batch_budget
 from ..model_manager import ModelSource
-from ..planning import ROWS_A_BATCH, BatchPlan, plan_batches
+from ..planning import ROWS_A_BATCH, TOKENS_A_BATCH, BatchPlan, plan_batches
 from ..records import Int64Array
 from ..telemetry.events import Emit, StageFinished, StageStarted
 from .chunk_store import ChunkStore
@@ -26,6 +30,8 @@ from .token_table import TokenTable
 class MeasuredModel:
     """One model's view of a collection: its tokens, the pieces that go through it,
     and the plan over their numbers.
+
+    `architecture` is None where the model's files do not say it.
     """
 
     config: ModelConfig
@@ -35,6 +41,7 @@ class MeasuredModel:
     tokens: TokenTable
     pieces: Pieces
     plan: BatchPlan
+    architecture: Architecture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,11 @@ def measure_collection(
     *,
     long_texts: LongTexts = "windows",
     rows_a_batch: int = ROWS_A_BATCH,
+    gpu_memory_cap_bytes: int | None = None,
 ) -> MeasuredCollection:
     """Read, tokenise and plan; token ids are kept in `work_dir` for the stages.
+
+    `gpu_memory_cap_bytes`: batches are for a GPU under this cap; None: for a CPU.
 
     Raises:
         InputError: the collection has no usable chunk.
@@ -75,7 +85,12 @@ def measure_collection(
     store = ChunkStore.build(folder, work_dir / "chunks", emit)
     first = store.first_rows_of_texts()
     measured = tuple(
-        _measure(store, first, model, manager, work_dir, long_texts, rows_a_batch)
+        _planned(
+            _measure(store, first, model, manager, work_dir, long_texts),
+            np.unique(first),
+            rows_a_batch,
+            gpu_memory_cap_bytes,
+        )
         for model in models
     )
     emit(
@@ -96,24 +111,55 @@ def _measure(
     manager: ModelSource,
     work_dir: Path,
     long_texts: LongTexts,
-    rows_a_batch: int,
 ) -> MeasuredModel:
+    """Return a model's view, its plan yet empty."""
     tokenizer = manager.tokenizer(model)
     cut_at = model.max_tokens if long_texts == "cut" else None
     name = f"tokens-{tokenizer.fingerprint[:16]}"
     directory = work_dir / (name if cut_at is None else f"{name}-cut")
     tokens = TokenTable.build(store, tokenizer, directory, cut_at=cut_at)
-    distinct = np.unique(first)
-    pieces = Pieces.of(tokens, distinct, model.max_tokens)
-    numbers = pieces.numbers(distinct)
+    location = manager.locate(model)
+    none = np.zeros(0, dtype=np.int64)
     return MeasuredModel(
         config=model,
-        location=manager.locate(model),
+        location=location,
         tokenizer=tokenizer,
         tokens_dir=directory,
         tokens=tokens,
-        pieces=pieces,
-        plan=plan_batches(
-            pieces.lengths(tokens, numbers), numbers, max_rows=rows_a_batch
-        ),
+        pieces=Pieces.of(tokens, np.unique(first), model.max_tokens),
+        plan=plan_batches(none, none),
+        architecture=_architecture(model, location),
     )
+
+
+def _planned(
+    model: MeasuredModel,
+    distinct: Int64Array,
+    rows_a_batch: int,
+    gpu_memory_cap_bytes: int | None,
+) -> MeasuredModel:
+    numbers = model.pieces.numbers(distinct)
+    lengths = model.pieces.lengths(model.tokens, numbers)
+    budget = TOKENS_A_BATCH
+    if gpu_memory_cap_bytes is not None and len(lengths):
+        lengths = gpu_lengths(lengths, model.config.max_tokens)
+        budget = batch_budget(
+            model.architecture, gpu_memory_cap_bytes, int(lengths.max())
+        )
+    plan = plan_batches(lengths, numbers, budget_tokens=budget, max_rows=rows_a_batch)
+    return replace(model, plan=plan)
+
+
+def gpu_lengths(lengths: Int64Array, window: int) -> Int64Array:
+    """Return the positions that a GPU computes for texts of these lengths."""
+    padded = {one: padded_length(one, window) for one in set(lengths.tolist())}
+    return np.array([padded[one] for one in lengths.tolist()], dtype=np.int64)
+
+
+def _architecture(model: ModelConfig, location: ModelLocation) -> Architecture | None:
+    if model.backend == "onnx":
+        return None  # its runtime keeps memory in its own way
+    try:
+        return read_architecture(location.path, "none")
+    except ModelError:
+        return None  # damaged or incomplete, which loading says better

@@ -35,6 +35,7 @@ from ..telemetry.summary import MetricsSummary
 from ..workers.jobs import Output
 from .leased import DeviceLoans
 from .manifest import CollectionResult, build_manifest
+from .memory import budget_of, planning_cap, require_fit, room_on
 from .retrieval import LoadScorer, RetrievalOutcome, RetrievalRun
 from .up_to_date import run_fingerprint, up_to_date
 
@@ -107,12 +108,14 @@ class CollectionRun:
         Raises:
             InputError: there is no usable chunk.
             ModelError: a model cannot be used.
+            DeviceOutOfMemory: a text alone does not fit a GPU.
             RunStopped: the run ended early; the same command resumes it.
         """
         collection = self._measure()
         fingerprint = self._fingerprint(collection)
         if leave_up_to_date and (found := self._up_to_date(fingerprint)):
             return found
+        require_fit(collection, self._dtype, self._room())
         dense = self._dense(collection)
         vectors = {
             block.model.name: block.vectors
@@ -179,6 +182,11 @@ class CollectionRun:
             sparse=sparse,
         )
 
+    def _room(self) -> int | None:
+        parts = self._parts
+        devices = parts.devices or (parts.device,)
+        return room_on(self._config.gpu, devices, parts.leases)
+
     def _fingerprint(self, collection: MeasuredCollection) -> str:
         device = self._parts.device
         return run_fingerprint(
@@ -216,6 +224,7 @@ class CollectionRun:
             self._emit,
             long_texts=self._config.long_texts,
             rows_a_batch=self._config.gpu.base_batch_size,
+            gpu_memory_cap_bytes=planning_cap(self._config.gpu, self._parts.device),
         )
         for model in found.models:
             lost = int(model.tokens.truncated.sum())
@@ -320,6 +329,7 @@ class CollectionRun:
             dtype=self._dtype(model),
             device=device,
             outputs=tuple(outputs),
+            budget_tokens=budget_of(measured, self._dtype(model), self._room()),
             chunk_id=lambda row: collection.store.chunk(row).chunk_id,
         )
         return stage.run(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..intake.measure import MeasuredCollection, MeasuredModel
+from ..memory_plan import MemoryPlan
+from .memory import plan_memory
 
 CPU_TOKENS_A_SECOND = 6_000.0
 """Of one worker with bfloat16 weights and a 384-d, six-layer model, measured on one
@@ -14,8 +16,6 @@ core with AVX512-BF16. A first guess: the run's progress shows the real rate. No
 was measured, so a plan for one states no time."""
 
 _REFERENCE_DIMENSION = 384
-_WIDTHS_A_POSITION = 12
-_BYTES_16_BIT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,8 @@ class ModelPlan:
     """One model's pass over one collection, as planned.
 
     `tokens` are those of the chunks; the `windows` of long ones hold `window_tokens`,
-    special tokens and prompt of each counted.
+    special tokens and prompt of each counted. `memory` is None, and `estimated_bytes`
+    0, where the model's files do not say its shape.
     """
 
     model: str
@@ -35,6 +36,7 @@ class ModelPlan:
     batches: int
     estimated_bytes: int
     expected_seconds: float | None
+    memory: MemoryPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,22 +70,33 @@ class RunPlan:
         return int(bool(self.failed))
 
 
+@dataclass(frozen=True, slots=True)
+class PlanBudget:
+    """What passes may take: their precision, the cap (None on a CPU), most rows."""
+
+    dtype: str
+    cap_bytes: int | None
+    most_rows: int
+
+
 def plan_collection(
-    measured: MeasuredCollection, devices: tuple[str, ...]
+    measured: MeasuredCollection, devices: tuple[str, ...], budget: PlanBudget
 ) -> CollectionPlan:
     """Return the plan of a measured collection on these devices."""
     return CollectionPlan(
         name=measured.store.collection,
         chunks=len(measured.store),
         quarantined=len(measured.store.conservation.quarantined),
-        models=tuple(_plan(model, devices) for model in measured.models),
+        models=tuple(_plan(model, devices, budget) for model in measured.models),
     )
 
 
-def _plan(model: MeasuredModel, devices: tuple[str, ...]) -> ModelPlan:
-    costs = _batch_positions(model)
+def _plan(
+    model: MeasuredModel, devices: tuple[str, ...], budget: PlanBudget
+) -> ModelPlan:
+    memory = plan_memory(model, budget.dtype, budget.cap_bytes, budget.most_rows)
     windows = model.pieces.rows + np.arange(model.pieces.windows)
-    padded = sum(costs)
+    padded = sum(_batch_positions(model))
     on_cpu = devices[0] == "cpu"
     rate = CPU_TOKENS_A_SECOND * len(devices)
     relative_cost = (model.config.vector_dim / _REFERENCE_DIMENSION) ** 2
@@ -95,8 +108,9 @@ def _plan(model: MeasuredModel, devices: tuple[str, ...]) -> ModelPlan:
         window_tokens=int(model.pieces.lengths(model.tokens, windows).sum()),
         truncated_chunks=int(np.count_nonzero(model.tokens.truncated)),
         batches=len(model.plan),
-        estimated_bytes=_peak_bytes(model, max(costs, default=0)),
+        estimated_bytes=memory.planned_peak_bytes if memory else 0,
         expected_seconds=padded * relative_cost / rate if on_cpu else None,
+        memory=memory,
     )
 
 
@@ -107,16 +121,3 @@ def _batch_positions(model: MeasuredModel) -> list[int]:
         len(pieces) * int(model.pieces.lengths(model.tokens, pieces).max())
         for pieces in batches
     ]
-
-
-def _peak_bytes(model: MeasuredModel, positions: int) -> int:
-    """Estimate weights and the largest batch's activations, in bytes.
-
-    Weights are the file's size; a transformer layer holds about twelve times its width
-    for each position while it computes, and one layer is alive at a time without
-    gradients.
-    """
-    files = model.location.path.glob("*.safetensors")
-    weights = sum(path.stat().st_size for path in files)
-    width = model.config.vector_dim
-    return weights + positions * width * _WIDTHS_A_POSITION * _BYTES_16_BIT
