@@ -244,7 +244,11 @@ def test_what_other_settings_or_libraries_made_is_not_taken_up(
     assert computed(passing) == batches
     assert computed(passing) == 0
     narrow = replace(passing.task.model, vector_dim=32)
-    for change in ({"dtype": "other"}, {"tokenizer_fingerprint": "new"}, {"model": narrow}):
+    for change in (
+        {"dtype": "other"},
+        {"tokenizer_fingerprint": "new"},
+        {"model": narrow},
+    ):
         passing.task = replace(passing.task, **change)
         assert computed(passing) == batches, change
     version = importlib.metadata.version
