@@ -45,7 +45,7 @@ from .intake.measure import measure_collection
 from .intake.queries import read_queries
 from .model_manager import ModelManager
 from .run.collection import CollectionOutcome, CollectionRun, Parts
-from .run.memory import planning_cap
+from .run.memory import Beside, plan_beside, planning_cap
 from .run.output_lock import only_run_in
 from .run.plan import FailedPlan, PlanBudget, RunPlan, plan_collection
 from .run.retrieval import LoadScorer
@@ -155,7 +155,18 @@ class BatchRunner:
                     failed.append(FailedPlan(name=folder.name, error=str(error)))
                     continue
                 plans.append(plan_collection(measured, devices, budget))
-        return RunPlan(collections=tuple(plans), failed=tuple(failed))
+        return RunPlan(
+            collections=tuple(plans),
+            failed=tuple(failed),
+            beside=plan_beside(
+                self._config,
+                Beside(
+                    sparse_device=parts.sparse_device,
+                    sparse_dtype=parts.models.dtype(parts.sparse_device),
+                    rerank_device=devices[0],
+                ),
+            ),
+        )
 
     def _folders(self) -> list[CollectionFolder]:
         found = {

@@ -29,6 +29,9 @@ ModelKind = Literal["dense", "sparse", "rerank"]
 CPU_ROWS = 4
 """Rows of a CPU's forward passes, whatever the batch: see `encoders.dense_torch`."""
 
+SPLADE_POSITIONS = 8192
+"""The most of one of SPLADE's passes on a GPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:

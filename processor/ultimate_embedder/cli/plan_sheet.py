@@ -10,6 +10,7 @@ from ..telemetry.progress import duration
 from .output import Sheet, count
 
 if TYPE_CHECKING:
+    from ..memory_plan import MemoryPlan
     from ..run.plan import CollectionPlan, ModelPlan, RunPlan
 
 _COLLECTIONS = ("collection", "chunks", "set aside")
@@ -25,9 +26,23 @@ _PASSES = (
     "time",
 )
 
+_MEMORY = (
+    "collection",
+    "model",
+    "precision",
+    "weights",
+    "activations",
+    "peak",
+    "cap",
+    "budget",
+    "longest",
+    "rows",
+    "fits",
+)
 
-def plan_sheets(plan: RunPlan) -> tuple[Sheet, Sheet]:
-    """Return what there is, and each model's pass over it.
+
+def plan_sheets(plan: RunPlan) -> tuple[Sheet, ...]:
+    """Return what there is, each model's pass over it, and the memory that takes.
 
     Memory and time are estimates; `windows` counts those that texts longer than the
     model's window are embedded in, `cut` the chunks that lose their end.
@@ -51,7 +66,44 @@ def plan_sheets(plan: RunPlan) -> tuple[Sheet, Sheet]:
         ),
         numbers=_PASSES[2:],
     )
-    return collections, passes
+    memory = _memory_sheet(plan)
+    return (collections, passes, memory) if memory.rows else (collections, passes)
+
+
+def _memory_sheet(plan: RunPlan) -> Sheet:
+    """Return weights, activations and peak of each model against the cap.
+
+    `budget` is in token positions of one pass, `rows` how many of the longest texts it
+    holds. A star stands at a family that was not studied.
+    """
+    rows = [
+        (collection.name, model.memory)
+        for collection in plan.collections
+        for model in collection.models
+        if model.memory is not None
+    ]
+    rows += [("-", memory) for memory in plan.beside]
+    return Sheet(
+        title="Memory of one device, as planned (* reckoned as a costlier family)",
+        columns=_MEMORY,
+        rows=tuple((name, *_memory_row(memory)) for name, memory in rows),
+        numbers=_MEMORY[3:-1],
+    )
+
+
+def _memory_row(memory: MemoryPlan) -> tuple[str, ...]:
+    return (
+        memory.model if memory.known else f"{memory.model} *",
+        memory.dtype,
+        gib(memory.weight_bytes),
+        gib(memory.activation_bytes),
+        gib(memory.planned_peak_bytes),
+        "none" if memory.cap_bytes is None else gib(memory.cap_bytes),
+        count(memory.budget_tokens),
+        count(memory.longest),
+        count(memory.rows_at_longest),
+        "yes" if memory.fits else "no",
+    )
 
 
 def plan_document(plan: RunPlan) -> dict[str, Any]:

@@ -59,10 +59,14 @@ class FailedPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """All that a run would do; `exit_code` is the one it would end with at best."""
+    """All that a run would do; `exit_code` is the one it would end with at best.
+
+    `beside` is the memory of the models that are not dense, where their files are here.
+    """
 
     collections: tuple[CollectionPlan, ...]
     failed: tuple[FailedPlan, ...] = ()
+    beside: tuple[MemoryPlan, ...] = ()
 
     @property
     def exit_code(self) -> int:
