@@ -6,6 +6,7 @@ so that a killed process has told all that it did.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -162,6 +163,7 @@ def start(
         return Child(pid, said)
     status = 99
     try:
+        faulthandler.disable()  # the test's own, which would speak for the command
         signal.signal(signal.SIGINT, signal.default_int_handler)
         descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for number in (1, 2):

@@ -20,6 +20,7 @@ from ..records import Chunk, Metadata, Quarantined
 from ..settings import kaggle_folder
 
 MAX_CHUNK_FILE_BYTES = 256 * 2**20
+MAX_TEXT_CHARACTERS = 4 * 2**20  # one chunk; tokenizing takes some 180 bytes each
 CHUNK_FILE_PATTERNS = ("*_chunks.json", "chunks*.json")
 CHUNK_FILE_SUFFIX = "_chunks.json"
 ROOT_SUBDIR = "_root"
@@ -222,6 +223,10 @@ def _chunk(collection: str, file: PurePosixPath, index: int, entry: Any) -> Chun
         raise _Unusable("wrong_type", f"text is {_called(text)}")
     if not text.strip():
         raise _Unusable("blank_text")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise _Unusable(
+            "too_long", f"{len(text)} characters, the limit is {MAX_TEXT_CHARACTERS}"
+        )
     if not _encodable(text):
         raise _Unusable("lone_surrogate", "the text is no valid Unicode")
     metadata = entry.get("metadata")
