@@ -23,7 +23,11 @@ Each message is one line; `cure`, when given, is a second sentence that says wha
 
 from __future__ import annotations
 
+from tokenize import TokenError
 from typing import ClassVar
+
+UNREADABLE_ARRAY = (OSError, ValueError, EOFError, SyntaxError, TokenError)
+"""What numpy raises over a file that is no array: it reads the header as Python."""
 
 
 class EmbedderError(Exception):

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError
+from ..errors import UNREADABLE_ARRAY, BundleError
 from ..records import Float32Array, Int64Array, SparseMatrix, UInt32Array
 
 Int32Array = npt.NDArray[np.int32]
@@ -195,7 +195,7 @@ def _open_array(directory: Path, name: str) -> npt.NDArray[Any]:
             f"The postings file {path} is missing.",
             cure="Rebuild the bundle or restore a copy.",
         ) from None
-    except ValueError as error:
+    except UNREADABLE_ARRAY as error:
         raise BundleError(f"The postings file {path} is damaged: {error}.") from error
     if array.ndim != 1:
         raise BundleError(f"The postings file {path} is not a list.")

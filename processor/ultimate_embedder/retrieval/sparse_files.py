@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError
+from ..errors import UNREADABLE_ARRAY, BundleError
 from ..records import SparseMatrix, SparseVector
 
 FACTS_NAME = "facts.json"
@@ -124,7 +124,7 @@ def open_matrix(directory: Path) -> SparseMatrix:
             np.load(directory / f"{name}.npy", mmap_mode="r")
             for name in ("indptr", "indices", "values")
         )
-    except (FileNotFoundError, ValueError, EOFError) as error:
+    except UNREADABLE_ARRAY as error:
         raise _damaged(directory) from error
     types = (indptr.dtype, indices.dtype, values.dtype)
     fits = types == (np.int64, np.uint32, np.float32) and len(indptr) > 0

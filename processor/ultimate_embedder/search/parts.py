@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import RERANK_CANDIDATES, RerankingConfig
-from ..errors import BundleError, UsageError
+from ..errors import UNREADABLE_ARRAY, BundleError, UsageError
 from ..export.layout import BundleNames
 from ..export.manifest import Manifest
 from ..export.manifest_sections import RerankNotRun, RerankRan
@@ -155,7 +155,7 @@ def open_dense(file: Path, manifest: Manifest) -> DenseIndex:
     """
     try:
         vectors: Float32Array = np.load(file, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except UNREADABLE_ARRAY as error:
         raise BundleError(f"{file.name} is damaged: {error}.", cure=_CURE) from error
     if vectors.ndim != 2 or len(vectors) != manifest.chunk_count:
         raise BundleError(

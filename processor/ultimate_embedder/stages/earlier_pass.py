@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..errors import OutputError
+from ..errors import UNREADABLE_ARRAY, OutputError
 from ..intake.pieces import Pieces
 from ..planning import BatchPlan
 from ..records import Int64Array
@@ -31,7 +31,7 @@ _HASH_BYTES = 32
 _STATE = "pass.json"
 _ROWS = "rows.npz"
 _ROWS_A_COPY = 4096
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
+_UNREADABLE = (*UNREADABLE_ARRAY, KeyError, BadZipFile, NotImplementedError)
 
 Mask = npt.NDArray[np.bool_]
 
