@@ -99,10 +99,9 @@ def sums(output: Path) -> dict[str, str]:
 
 
 def leftovers(output: Path) -> list[str]:
-    """Return what lies beside the bundles and the work folder."""
-    return sorted(
-        path.name for path in output.iterdir() if path.name not in (COLLECTION, ".work")
-    )
+    """Return what lies beside the bundles, their reports and the work folder."""
+    expected = (COLLECTION, f"{COLLECTION}_report.html", ".work")
+    return sorted(path.name for path in output.iterdir() if path.name not in expected)
 
 
 def write_queries(root: Path, count: int = 6) -> None:

@@ -68,6 +68,19 @@ class LeaseEvent(Section):
     returned: bool = True
 
 
+class TokenLengths(Section):
+    """How many texts are how long, whole, before windows or a cut.
+
+    `counts[i]` texts have `i * width + 1` to `(i + 1) * width` tokens; the last place
+    also counts all longer ones.
+    """
+
+    width: int = Field(ge=1)
+    counts: tuple[Count, ...] = Field(min_length=1)
+    median: Count
+    longest: Count
+
+
 class DenseRun(Section):
     """One dense model over one collection, the `turn`-th of the run's passes.
 
@@ -94,6 +107,7 @@ class DenseRun(Section):
     window_pooling: str | None = None
     chunks: Count
     tokens: Count
+    token_lengths: TokenLengths | None = None
     padding_ratio: float = Field(default=1.0, ge=0)
     seconds: Seconds
     chunks_per_second: float = Field(default=0.0, ge=0)
@@ -189,11 +203,26 @@ class ConservationCounts(Section):
         return self.chunks_read == self.embedded + aside
 
 
+class TimelinePass(Section):
+    """What a pass finished over time: `items[i]` in its `i`-th `width` seconds.
+
+    `started` is in seconds after work on the collection began.
+    """
+
+    stage: str
+    model: str | None = None
+    started: Seconds
+    width: float = Field(gt=0)
+    items: tuple[Count, ...] = ()
+    tokens: tuple[Count, ...] = ()
+
+
 class TelemetrySection(Section):
     """Spans and metrics of the run, as far as they belong to this collection."""
 
     spans: tuple[dict[str, Any], ...] = ()
     metrics: dict[str, Any] = Field(default_factory=dict)
+    timeline: tuple[TimelinePass, ...] = ()
 
 
 class StagePerformance(Section):

@@ -19,7 +19,7 @@ from ..encoders.protocols import PairScorer
 from ..encoders.splade_source import find_splade
 from ..errors import ModelError, ModelNotAvailable
 from ..export.manifest import Manifest
-from ..export.manifest_sections import TelemetrySection
+from ..export.manifest_sections import TelemetrySection, TimelinePass
 from ..export.runtime import ExportRuntime
 from ..gpu_lease import Leases
 from ..intake.chunks import CollectionFolder
@@ -32,6 +32,7 @@ from ..stages.dense_records import DenseBlock, DenseTask
 from ..stages.sparse import SparseResult, SparseVectorGenerator
 from ..telemetry.events import Emit, Event, StageSkipped, StageStarted, Warned
 from ..telemetry.summary import MetricsSummary
+from ..telemetry.timeline import Timeline
 from ..workers.jobs import Output
 from .leased import DeviceLoans
 from .manifest import CollectionResult, build_manifest
@@ -96,6 +97,7 @@ class CollectionRun:
         self._config = config
         self._parts = parts
         self._summary = MetricsSummary(folder.name)
+        self._timeline = Timeline(folder.name)
         self._emit_outside = emit
         self._run_id = run_id
         self._redact_key = redact_key
@@ -165,13 +167,7 @@ class CollectionRun:
                 run_id=self._run_id,
                 run_fingerprint=fingerprint,
                 generated_at=self._parts.now(),
-                telemetry=TelemetrySection(
-                    spans=tuple(
-                        {"name": name, "count": count}
-                        for name, count in self._summary.spans.items()
-                    ),
-                    metrics=self._summary.metrics,
-                ),
+                telemetry=self._telemetry(),
             )
             bundle = export.publish(manifest)
         return CollectionOutcome(
@@ -210,8 +206,30 @@ class CollectionRun:
             name=self._folder.name, bundle=bundle, manifest=manifest, up_to_date=True
         )
 
+    def _telemetry(self) -> TelemetrySection:
+        return TelemetrySection(
+            spans=tuple(
+                {"name": name, "count": count}
+                for name, count in self._summary.spans.items()
+            ),
+            metrics=self._summary.metrics,
+            timeline=tuple(
+                TimelinePass(
+                    stage=stage,
+                    model=model,
+                    started=round(found.started, 3),
+                    width=found.width,
+                    items=tuple(found.items),
+                    tokens=tuple(found.tokens),
+                )
+                for (stage, model), found in self._timeline.passes.items()
+                if found.items
+            ),
+        )
+
     def _emit(self, event: Event) -> None:
         self._summary(event)
+        self._timeline(event)
         self._emit_outside(event)
 
     def _measure(self) -> MeasuredCollection:

@@ -40,6 +40,7 @@ from ..stages.fusion import FusionResult
 from ..stages.sparse import SparseResult
 from .leased import DeviceLoans, highest
 from .retrieval import RerankImpossible, RetrievalOutcome
+from .token_lengths import token_lengths
 
 _LIBRARIES = (
     "ultimate-embedder",
@@ -147,6 +148,10 @@ def _dense_run(
         window_pooling=WINDOW_POOLING if block.windows else None,
         chunks=block.chunks,
         tokens=block.tokens,
+        token_lengths=token_lengths(
+            result.collection.model(block.model.name).tokens.full_lengths,
+            window=block.model.max_tokens,
+        ),
         padding_ratio=block.padding_ratio,
         seconds=seconds,
         chunks_per_second=block.computed_chunks / seconds if seconds > 0 else 0.0,
