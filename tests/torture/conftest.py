@@ -15,7 +15,6 @@ from promises import Promise
 from reliability_page import Kept, page
 
 LONG_TEST_SECONDS = 7200
-_TESTS: dict[str, dict[str, Any]] = {}
 
 
 @pytest.fixture
@@ -35,30 +34,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(LONG_TEST_SECONDS))
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Keep what each phase of a test said; with workers, this runs in the main one."""
-    known = _TESTS.setdefault(report.nodeid, {"outcome": "passed"})
-    known |= dict(report.user_properties)
-    if report.outcome != "passed":
-        known["outcome"] = report.outcome
-        known["reason"] = str(report.longrepr).splitlines()[-1]
+def pytest_configure(config: pytest.Config) -> None:
+    target = config.getoption("--reliability")
+    if target is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(PageWriter(target))
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    target = session.config.getoption("--reliability")
-    if target is None or hasattr(session.config, "workerinput"):
-        return
-    kept = [
-        Kept(
+class PageWriter:
+    """Writes the page anew after each test: hours of rounds outlive an interruption."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._tests: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        known = self._tests.setdefault(report.nodeid, {"outcome": "passed"})
+        known |= dict(report.user_properties)
+        if report.outcome != "passed":
+            known["outcome"] = report.outcome
+            known["reason"] = str(report.longrepr).splitlines()[-1]
+        if report.when == "teardown" and "promise" in known:
+            self._write(report.nodeid, known)
+
+    def _write(self, name: str, known: dict[str, Any]) -> None:
+        kept = Kept(
             promise=str(known["promise"]),
             test=name,
             rounds=int(known.get("rounds", 0)),
             outcome=str(known["outcome"]),
             reason=str(known.get("reason", "")),
         )
-        for name, known in _TESTS.items()
-        if "promise" in known
-    ]
-    if kept:
-        before = target.read_text(encoding="utf-8") if target.exists() else ""
-        target.write_text(page(kept, before), encoding="utf-8")
+        there = self._target.exists()
+        before = self._target.read_text(encoding="utf-8") if there else ""
+        self._target.write_text(page([kept], before), encoding="utf-8")

@@ -129,7 +129,7 @@ class Collection(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(150, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(150, marks=pytest.mark.torture)])
 def test_a_bundle_holds_what_a_dictionary_holds(rounds: int, promise: Promise) -> None:
     promise.holds(
         "Files added, edited and deleted, models and stages switched, kills and power "

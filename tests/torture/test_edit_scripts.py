@@ -69,7 +69,7 @@ def texts_of(pages: Pages) -> set[str]:
     return {text for texts in pages.values() for text in texts}
 
 
-@pytest.mark.parametrize("scripts", [3, pytest.param(100, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("scripts", [2, pytest.param(100, marks=pytest.mark.torture)])
 def test_the_bundle_of_an_edited_corpus_is_that_of_a_full_run(
     tmp_path: Path, scripts: int, promise: Promise
 ) -> None:

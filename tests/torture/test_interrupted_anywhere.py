@@ -18,7 +18,7 @@ from light_command import encoded, repeated
 from promises import Promise
 from torture_parts import config_of, leftovers, run_once, some_pages, sums, write_pages
 
-SHORT = 12
+SHORT = 9
 LONG = 200
 STOPPED, WRONG_USE = 3, 2
 

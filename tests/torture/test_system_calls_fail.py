@@ -54,7 +54,7 @@ def injections(light: Reference, rounds: int) -> Iterator[list[str]]:
         yield ["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}"]
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(80, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(80, marks=pytest.mark.torture)])
 def test_a_failing_system_call_costs_nothing(
     light: Reference, strace: str, tmp_path: Path, rounds: int, promise: Promise
 ) -> None:
