@@ -133,7 +133,7 @@ class BatchRunner:
             UsageError: a name, a setting or a folder is wrong.
         """
         parts = self._parts()
-        devices = resolve_devices(self._config.gpu)
+        devices = parts.devices or resolve_devices(self._config.gpu)
         cap = planning_cap(self._config.gpu, devices[0])
         rows = self._config.gpu.base_batch_size
         budget = PlanBudget(parts.models.dtype(devices[0]), cap, rows)

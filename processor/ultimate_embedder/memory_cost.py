@@ -214,14 +214,19 @@ def _pass_bytes(
     """Return what positions of texts of one length take at the costliest step."""
     w = _Widths.of(model, dtype, length)
     found = positions * _layer_bytes(model, w, attention)
-    found += _table_bytes(model, length)
+    found += _table_bytes(model, w, length)
     if model.head == "masked-lm":
         found += _logit_bytes(model, dtype, positions)
+    return max(found, _before_layers(model, w, positions, length))
+
+
+def _before_layers(model: Architecture, w: _Widths, positions: int, length: int) -> int:
+    """Return what masks and rotary tables take while they are made."""
+    made = 8 * length * model.head_size * _FLOAT32_BYTES
     if _has_two_masks(model):
-        # How far apart two positions are, before any layer: as two tables of int64.
-        apart = 2 * _INT64_BYTES * length**2
-        found = max(found, positions * (_INTEGER_BYTES + w.h + w.mask) + apart)
-    return found
+        # How far apart two positions are, as two tables of int64.
+        made = max(made, 2 * _INT64_BYTES * length**2)
+    return positions * (_INTEGER_BYTES + w.h + w.mask) + made
 
 
 def _has_two_masks(model: Architecture) -> bool:
@@ -238,23 +243,33 @@ def _layer_bytes(model: Architecture, w: _Widths, attention: Attention) -> int:
         held + _rotary_step(model, w),
         held + _mlp_step(model, w),
         held + _norm_step(model, w),
-        held + 3 * w.h + 2 * model.hidden * _FLOAT32_BYTES,  # embeddings; pooling
+        held - 2 * w.h + _ends_step(model, w),
         held + w.h + 2 * w.mask,  # masks of padding and order, joined
     )
     return max(steps)
 
 
+def _ends_step(model: Architecture, w: _Widths) -> int:
+    """Return embeddings of three kinds, their sum and norm; or the states pooled.
+
+    Pooling is in float32: a copy where they are narrower, and its product with a mask.
+    """
+    wide = model.hidden * _FLOAT32_BYTES
+    return max(5 * w.h, w.h + wide + (wide if w.size < _FLOAT32_BYTES else 0))
+
+
 def _attention_step(model: Architecture, w: _Widths, attention: Attention) -> int:
     """Return queries, keys, values, the kernel's mask and its result, twice over.
 
-    Heads that share keys have them repeated where there is a mask. Rotated queries and
+    Heads that share keys have them repeated where there is a mask; one pair of keys and
+    values for all heads is not copied. Rotated queries and
     keys stand beside the joint projection they come from (ModernBERT).
     """
     before = 0 if model.family in _LAYER_NORM_AFTER else w.h
     inputs = w.a + 2 * w.k
     if model.family == "modernbert" or not model.known:
         inputs += w.a + w.k
-    repeated = 2 * w.a if model.kv_heads != model.heads else 0
+    repeated = 2 * w.a if 1 < model.kv_heads < model.heads else 0
     statistics = w.heads * _FLOAT32_BYTES
     result = max(w.wide_mask + w.a, 2 * w.a)
     if w.guarded:
@@ -311,11 +326,12 @@ def _norm_step(model: Architecture, w: _Widths) -> int:
     return w.h + 2 * (w.h // w.size) * _FLOAT32_BYTES
 
 
-def _table_bytes(model: Architecture, length: int) -> int:
-    """Return rotary tables: cosines and sines by length, made in float32."""
+def _table_bytes(model: Architecture, w: _Widths, length: int) -> int:
+    """Return rotary tables, cosines and sines by length: one pair for each mask."""
     if model.family in _LAYER_NORM_AFTER:
         return 0
-    return 8 * length * model.head_size * _FLOAT32_BYTES
+    pairs = 2 if _has_two_masks(model) else 1
+    return pairs * 2 * length * model.head_size * w.size
 
 
 def _logit_bytes(model: Architecture, dtype: str, positions: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from .config import GIB, GPU_MARGIN_BYTES
 from .errors import DeviceOutOfMemory
@@ -160,6 +160,55 @@ def plan_on_cpu(
         longest=longest,
         rows_at_longest=rows,
         fits=True,
+    )
+
+
+class PassProbe(Protocol):
+    """Runs a forward pass on a device that can measure it."""
+
+    def measure(self, rows: int, length: int) -> int:
+        """Return the most bytes of tensors that a pass over [rows, length] took.
+
+        Weights are not among them.
+
+        Raises:
+            DeviceOutOfMemory: the pass does not fit.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What one pass took against what was reckoned; bytes are without weights."""
+
+    rows: int
+    length: int
+    reckoned_bytes: int
+    measured_bytes: int
+
+    @property
+    def factor(self) -> float:
+        """What activations are multiplied by: a plan is corrected upwards only.
+
+        One pass shows where a device needs more; that it needed less at one length
+        does not say so of others.
+        """
+        return max(1.0, self.measured_bytes / self.reckoned_bytes)
+
+
+def calibrate(
+    architecture: Architecture, dtype: str, probe: PassProbe, *, longest: int
+) -> Calibration:
+    """Run one text of the longest length and compare.
+
+    Raises:
+        DeviceOutOfMemory: it does not fit the device.
+    """
+    reckoned = activation_bytes(architecture, dtype, rows=1, length=longest)
+    return Calibration(
+        rows=1,
+        length=longest,
+        reckoned_bytes=reckoned,
+        measured_bytes=probe.measure(1, longest),
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from .run.collection import Parts
 from .telemetry.events import Event
 from .workers.jobs import EncodeJob
 from .workers.opening import in_process
+
+if TYPE_CHECKING:
+    from .encoders.live_bytes import MeteredEncoder
 
 FIXED_TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -176,6 +180,51 @@ class FakeDeviceProbe:
 
     def _note(self, device: str) -> None:
         self._peak[device] = max(self._peak[device], self.used_bytes(device))
+
+
+class FakeDevice:
+    """A GPU of any size, pretended on the CPU: real models, bytes counted as they run.
+
+    Its `open_encoder` is what `in_process` takes. What is charged are the tensors that
+    live while a model computes, not what a plan reckons. `encoders` are those opened.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        """`total_bytes` is for weights and passes; a context is not pretended."""
+        self.total_bytes = total_bytes
+        self.encoders: list[MeteredEncoder] = []
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most held so far, one model at a time."""
+        return max((encoder.peak_bytes for encoder in self.encoders), default=0)
+
+    @contextmanager
+    def open_encoder(self, job: EncodeJob) -> Iterator[AttentionEncoder]:
+        """Yield a job's model; a pass that would not fit is refused as it runs.
+
+        Raises:
+            DeviceOutOfMemory: the weights alone do not fit.
+        """
+        with self.resident(job.location, job.model, job.dtype) as encoder:
+            yield encoder
+
+    @contextmanager
+    def resident(
+        self, path: Path, config: ModelConfig, dtype: str = "float32"
+    ) -> Iterator[MeteredEncoder]:
+        """Yield the model of a folder.
+
+        Raises:
+            DeviceOutOfMemory: the weights alone do not fit.
+        """
+        from .encoders.live_bytes import MeteredEncoder
+
+        encoder = MeteredEncoder(
+            path, config, dtype=dtype, total_bytes=self.total_bytes
+        )
+        self.encoders.append(encoder)
+        yield encoder
 
 
 def hashing_parts() -> Parts:

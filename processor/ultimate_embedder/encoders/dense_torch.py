@@ -72,15 +72,22 @@ class TorchDenseEncoder:
     """
 
     def __init__(
-        self, model: Any, config: ModelConfig, *, device: str, dtype: str
+        self,
+        model: Any,
+        config: ModelConfig,
+        *,
+        device: str,
+        dtype: str,
+        as_gpu: bool = False,
     ) -> None:
+        """Hold a loaded model; `as_gpu` makes a CPU do the passes of a GPU."""
         self.config = config
         self.dimension = config.vector_dim
         self.device = device
         self.dtype = dtype
         self._model = model
         self._padding_id = padding_id(model)
-        self._cpu = device == "cpu"
+        self._cpu = device == "cpu" and not as_gpu
         self._captured: list[torch.Tensor] = []
 
     @classmethod
