@@ -36,6 +36,10 @@ ALLOCATOR_SHARE = 0.05
 """Of activations, on top: blocks are rounded up and cut, so that more is reserved than
 is in use."""
 
+BUFFER_BYTES = 256 * 2**10
+"""Reckoned for what a model holds beside the weights of its files: tables of positions
+and frequencies."""
+
 _FLOAT32_BYTES = 4
 _INT64_BYTES = 8
 _INTEGER_BYTES = 64  # ids, mask, positions, types of one position, and their sums
@@ -75,7 +79,7 @@ class Architecture:
 def weight_bytes(architecture: Architecture, dtype: str) -> int:
     """Return what the weights take; under float16 norms and biases are float32."""
     size = 2 if dtype in ("float16", "bfloat16") else _FLOAT32_BYTES
-    found = architecture.parameters * size
+    found = BUFFER_BYTES + architecture.parameters * size
     if dtype == "float16":
         one = 12 * architecture.hidden + 4 * architecture.intermediate
         found += architecture.layers * one * (_FLOAT32_BYTES - size)
