@@ -22,11 +22,12 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors",
         "config records planning memory_cost memory_plan encoders.protocols "
         "telemetry.events retrieval.ranking retrieval.blend retrieval.fusion",
-        "catalogue retrieval",
-        "setting_table model_choice settings ledger intake.chunks intake.chunk_store "
+        "catalogue catalogue_shapes retrieval",
+        "setting_table model_choice model_facts model_lock roster encoders.hub "
+        "encoders.sources settings ledger intake.chunks intake.chunk_store "
         "intake.queries disk_space run.output_lock device_lock gpu_lease",
         "encoders model_manager workers hardware devices intake",
-        "chunking stages export search delivery telemetry verify",
+        "chunking stages export search delivery telemetry verify report",
         "batch_runner run repair testing",
         "evaluation adaptation",
         "facade cli __init__",
@@ -35,7 +36,16 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 """From the ground up; a module imports from its own floor or from below. A name stands
 for the module and all beneath it, unless a longer name is listed."""
 
-ROOMS = ("chunking", "stages", "export", "search", "verify", "delivery", "telemetry")
+ROOMS = (
+    "chunking",
+    "stages",
+    "export",
+    "search",
+    "verify",
+    "delivery",
+    "telemetry",
+    "report",
+)
 """Packages that do not know one another."""
 
 SHARED = (
@@ -55,6 +65,7 @@ the format of a bundle's files. How a bundle comes about is `export`'s own busin
 DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("encoders", "adaptation.low_rank", "adaptation.training"),
     "transformers": ("encoders",),
+    "huggingface_hub": ("encoders.hub",),
     "sentence_transformers": ("encoders",),
     "onnxruntime": ("encoders.dense_onnx",),
     "faiss": ("export.faiss_index",),

@@ -12,6 +12,7 @@ from .entry import new_app, register, run
 from .evaluate import evaluate
 from .models import export_model, list_models, show_model
 from .repair import repair
+from .report import report
 from .search import search
 from .upload import upload
 from .verify import verify
@@ -22,6 +23,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("search", search),
     ("verify", verify),
     ("repair", repair),
+    ("report", report),
     ("evaluate", evaluate),
     ("upload", upload),
     ("adapt", adapt),

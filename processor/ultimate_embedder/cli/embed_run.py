@@ -21,6 +21,7 @@ from .header import header_sheet
 from .listeners import listening
 from .output import Format, Sheet, show_sheet
 from .plan_sheet import plan_document, plan_sheets
+from .run_reports import write_reports
 from .versions import installed_versions, version_warnings
 
 if TYPE_CHECKING:
@@ -89,9 +90,12 @@ def run_embedding(
         if dry_run:
             return _tell_plan(runner.plan(), style)
         outcome = runner.run()
+        reports = write_reports(outcome.collections, emit)
     check = check_after(config, outcome) if check_after else None
     code = outcome.exit_code or (EXIT_FAILED if check and check.errors else 0)
     _tell_outcome(outcome, check, run_id, style=style, code=code)
+    for report in reports if style != "json" else ():
+        say("report", str(report))
     if style != "json" and code == EXIT_STOPPED:
         say("resume with", resume)
     return code
