@@ -17,6 +17,8 @@ from processor.ultimate_embedder.export.manifest_sections import (
     QuarantinedEntry,
     RerankNotRun,
     SubdirCounts,
+    TelemetrySection,
+    TimelinePass,
 )
 from processor.ultimate_embedder.report import comparison_page, report_page
 
@@ -95,6 +97,22 @@ def test_every_picture_and_table_can_be_told_to_those_who_do_not_see_it(
 )
 def test_the_page_shows_what_the_manifest_says(shown: str) -> None:
     assert shown in Page(report_page(full_manifest())).text
+
+
+def test_a_line_has_every_step_of_a_pass_within_its_picture() -> None:
+    passed = TimelinePass(
+        stage="dense", model="m", started=3.0, width=2.0, items=tuple(range(1, 61))
+    )
+    telemetry = TelemetrySection(timeline=(passed,))
+    read = Page(report_page(full_manifest(telemetry=telemetry)))
+    (line,) = read.all("polyline")
+    points = [tuple(map(float, pair.split(","))) for pair in line["points"].split()]
+    assert len(points) == 2 * 59  # the last slice is seldom whole
+    assert points == sorted(points, key=lambda point: point[0])
+    assert (points[0][0], points[-1][0]) == (0.0, 340.0)
+    heights = [y for _, y in points[::2]]
+    assert heights == sorted(heights, reverse=True)
+    assert "at most 29.5 chunks a second" in read.text
 
 
 def test_figures_of_quality_stand_with_their_intervals() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .markup import Html, Part, clipped, remark, tag
+from .markup import Html, Part, clipped, long_text, remark, tag
 
 WIDTH = 340.0
 _ROW = 36.0
@@ -56,7 +56,7 @@ def figure(key: str, title: str, told: str, height: float, *shapes: Html) -> Htm
     svg = tag(
         "svg",
         tag("title", title, id=f"{key}-t"),
-        tag("desc", told, id=f"{key}-d"),
+        tag("desc", long_text(told), id=f"{key}-d"),
         *shapes,
         viewBox=f"0 0 {_n(WIDTH)} {_n(height)}",
         role="img",
@@ -144,7 +144,7 @@ def lines(
             f"{_n(WIDTH * min(x / end, 1.0))},{_n(bottom - high * y / top)}"
             for x, y in _steps(line)
         )
-        shapes.append(tag("polyline", points=points, class_=f"line {tone}"))
+        shapes.append(tag("polyline", points=Html(points), class_=f"line {tone}"))
     shapes += _scale(bottom, [(WIDTH * x / end, word) for x, word in x_ticks])
     return figure(key, title, told, bottom + 16, *shapes)
 

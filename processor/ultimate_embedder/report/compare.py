@@ -8,9 +8,9 @@ from typing import TypeVar
 from ..export.manifest import Manifest
 from . import wording as say
 from .charts import Bar, Whisker, bars, noted, whiskers
-from .markup import Html, Part, remark, section, table, tag
+from .markup import Html, Part, long_text, remark, section, table, tag
 from .memory import peaks
-from .overview import long_text, stage_name, stage_seconds
+from .overview import stage_name, stage_seconds
 from .page import document
 from .quality import card_of, stage_means
 

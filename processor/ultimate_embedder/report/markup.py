@@ -50,15 +50,27 @@ def joined(parts: Iterable[Part]) -> Html:
 
 
 def tag(name: str, /, *parts: Part, **attributes: str | float | None) -> Html:
-    """Return an element. `class_` is `class`, `_` in names is `-`, None is left out."""
+    """Return an element. `class_` is `class`, `_` in names is `-`, None is left out.
+
+    Values of attributes that are markup stand as they are.
+    """
     shown = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escaped(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{joined([_word(value)])}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in VOID:
         return Html(f"<{name}{shown}/>")
     return Html(f"<{name}{shown}>{joined(parts)}</{name}>")
+
+
+def _word(value: str | float) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def long_text(text: str) -> Html:
+    """Return a text that may be longer than others, whole but for its far end."""
+    return joined(text[at : at + 250] for at in range(0, min(len(text), 4000), 250))
 
 
 def table(

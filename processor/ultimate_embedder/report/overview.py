@@ -8,7 +8,7 @@ from ..export.manifest import Manifest
 from ..export.manifest_sections import RerankNotRun, RerankRan
 from . import wording as say
 from .charts import Bar, bars, noted
-from .markup import Html, Part, joined, section, tag
+from .markup import Html, Part, long_text, section, tag
 
 _TOGGLES = (("enable_sparse", "Sparse vectors"), ("enable_rerank", "Rerank"))
 
@@ -84,11 +84,6 @@ def _remarkable(manifest: Manifest) -> Iterator[tuple[Part, ...]]:
                 f"{run.model}: batches were made smaller "
                 f"{say.plural(run.oom_retries, 'time')} for lack of memory.",
             )
-
-
-def long_text(text: str) -> Html:
-    """Return a sentence whole where it is longer than other texts may be."""
-    return joined(text[at : at + 250] for at in range(0, min(len(text), 2000), 250))
 
 
 def stages(manifest: Manifest) -> Html:
