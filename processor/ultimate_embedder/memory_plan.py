@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from .config import GIB, GPU_MARGIN_BYTES
 from .errors import DeviceOutOfMemory
@@ -163,6 +163,7 @@ def plan_on_cpu(
     )
 
 
+@runtime_checkable
 class PassProbe(Protocol):
     """Runs a forward pass on a device that can measure it."""
 

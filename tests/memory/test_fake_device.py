@@ -23,12 +23,14 @@ from processor.ultimate_embedder.encoders.live_bytes import MeteredEncoder
 from processor.ultimate_embedder.errors import DeviceOutOfMemory
 from processor.ultimate_embedder.memory_cost import (
     Architecture,
+    activation_bytes,
     padded_length,
     planned_peak_bytes,
     room_bytes,
 )
 from processor.ultimate_embedder.memory_plan import (
     batch_budget,
+    calibrate,
     pass_budget,
     plan_on_gpu,
 )
@@ -207,3 +209,44 @@ def test_weights_too_large_for_the_device_are_refused(saved: Saved) -> None:
         FakeDevice(1000).resident(path, config),
     ):
         pass
+
+
+class Greedy:
+    """A probe that tells of so many times the bytes that were reckoned."""
+
+    def __init__(self, shape: Architecture, times: float) -> None:
+        self._shape, self._times = shape, times
+        self.asked: list[tuple[int, int]] = []
+
+    def measure(self, rows: int, length: int) -> int:
+        self.asked.append((rows, length))
+        reckoned = activation_bytes(self._shape, "float32", rows=rows, length=length)
+        return int(reckoned * self._times)
+
+
+@pytest.mark.parametrize(("times", "factor"), [(0.5, 1.0), (1.0, 1.0), (1.5, 1.5)])
+def test_a_calibration_measures_one_text_of_the_longest_and_corrects_upwards(
+    times: float, factor: float, saved: Saved
+) -> None:
+    _, _, shape = saved["bert"]
+    probe = Greedy(shape, times)
+    found = calibrate(shape, "float32", probe, longest=256)
+    assert probe.asked == [(1, 256)]
+    assert found.factor == pytest.approx(factor, rel=1e-4)
+    assert found.measured_bytes == pytest.approx(times * found.reckoned_bytes, abs=1)
+    cap = smallest_cap(shape, "float32", 256) + 30_000_000
+    before = pass_budget(shape, "float32", cap, 256)
+    after = pass_budget(shape, "float32", cap, 256, found.factor)
+    assert after == pytest.approx(before / factor, rel=0.01)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_calibration_by_real_passes_finds_nothing_to_correct(
+    family: str, saved: Saved
+) -> None:
+    path, config, shape = saved[family]
+    with FakeDevice(2**40).resident(path, config) as metered:
+        found = calibrate(shape, "float32", metered, longest=256)
+    assert found.factor == 1.0
+    assert 0.8 * found.reckoned_bytes <= found.measured_bytes
+    assert not metered.passes

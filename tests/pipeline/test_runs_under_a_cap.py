@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from processor.ultimate_embedder.config import (
     KaggleGPUConfig,
     PipelineConfig,
 )
+from processor.ultimate_embedder.encoders.live_bytes import MeteredEncoder
 from processor.ultimate_embedder.errors import DeviceOutOfMemory
 from processor.ultimate_embedder.model_manager import ModelManager
 from processor.ultimate_embedder.planning import plan_batches
@@ -29,6 +33,7 @@ from processor.ultimate_embedder.testing import (
     hashing_parts,
     hashing_parts_on,
 )
+from processor.ultimate_embedder.workers.jobs import EncodeJob
 from processor.ultimate_embedder.workers.opening import in_process
 
 BESIDE = GPU_CONTEXT_BYTES + GPU_MARGIN_BYTES
@@ -97,7 +102,49 @@ def test_real_passes_of_a_run_stay_within_the_cap_and_its_budget(
     assert device.peak_bytes + GPU_CONTEXT_BYTES <= memory.planned_peak_bytes
     assert all(taken <= memory.budget_tokens for _, taken in encoder.passes)
     assert sum(rows for rows, _ in encoder.passes) == 24
-    assert outcome.manifest.dense_run[0].oom_retries == 0
+    (dense,) = outcome.manifest.dense_run
+    assert dense.oom_retries == 0
+    calibration = dense.statistics["calibration"]
+    assert calibration["length"] == memory.longest
+    assert 0 < calibration["measured_bytes"] <= calibration["reckoned_bytes"]
+
+
+class HungryEncoder:
+    """A metered encoder that tells, when it is measured, of three times its bytes."""
+
+    def __init__(self, inner: MeteredEncoder) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def measure(self, rows: int, length: int) -> int:
+        return 3 * self._inner.measure(rows, length)
+
+
+def test_a_device_that_needs_more_than_reckoned_gets_smaller_passes(
+    tmp_path: Path,
+) -> None:
+    write_collection(tmp_path / "chunked", "docs", pages=4)
+    cap = BESIDE + WEIGHTS + 20_000_000
+    device = FakeDevice(2**40)
+
+    @contextmanager
+    def hungry(job: EncodeJob) -> Iterator[Any]:
+        with device.open_encoder(job) as encoder:
+            yield HungryEncoder(encoder)
+
+    parts = replace(on_card(device, tmp_path, cap), open_executor=in_process(hungry))
+    runner = BatchRunner(under(tmp_path, cap), silent, "run-1", parts)
+    (memory,) = [model.memory for model in runner.plan().collections[0].models]
+    (outcome,) = runner.run().collections
+    assert memory is not None
+    assert outcome.manifest is not None
+    calibration = outcome.manifest.dense_run[0].statistics["calibration"]
+    assert calibration["measured_bytes"] > 2 * calibration["reckoned_bytes"]
+    largest = max(positions for _, positions in device.encoders[0].passes)
+    assert largest <= memory.budget_tokens / 2
+    assert sum(rows for rows, _ in device.encoders[0].passes) == 24
 
 
 def test_vectors_are_those_of_a_cpu(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..gpu_lease import MIB, allocator_limit
+from .protocols import DenseEncoder
 
 _MOST_CONTEXT_BYTES = 1024 * MIB
 """More than a context takes: what goes beyond it is another process's memory."""
@@ -98,6 +100,28 @@ class CudaProbe:
         gc.collect()
         if _has_context(device):
             torch.cuda.empty_cache()
+
+
+class CudaPassProbe:
+    """A `PassProbe` of an encoder on a card, by the allocator's own count."""
+
+    def __init__(self, encoder: DenseEncoder, device: str) -> None:
+        self._encoder = encoder
+        self._device = device
+
+    def measure(self, rows: int, length: int) -> int:
+        """Return the most bytes of tensors that a pass over [rows, length] took.
+
+        To be called before other passes: the peak that it reads is the process's.
+
+        Raises:
+            DeviceOutOfMemory: the pass does not fit.
+        """
+        before = torch.cuda.memory_allocated(self._device)
+        # One token less than the length: without padding there would be no mask.
+        ids = np.zeros(max(1, length - 1), dtype=np.uint32)
+        self._encoder.encode([ids] * rows)
+        return max(0, torch.cuda.max_memory_allocated(self._device) - before)
 
 
 def _warm_up(device: str) -> None:

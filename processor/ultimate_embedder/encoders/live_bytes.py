@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -33,8 +34,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = 0
-        self.peak = 0
+        self.now: int = 0
+        self.peak: int = 0
         self._limit_bytes = limit_bytes
         self._charged: weakref.WeakKeyDictionary[Any, int]
         self._charged = weakref.WeakKeyDictionary()
@@ -156,6 +157,21 @@ class MeteredEncoder:
         """
         with self._metered(ids):
             return self._encoder.encode_with_attention(ids)
+
+    def measure(self, rows: int, length: int) -> int:
+        """Return the most bytes that a pass over [rows, length] takes beside weights.
+
+        It makes this encoder a `PassProbe`; the pass is not among `passes`.
+
+        Raises:
+            DeviceOutOfMemory: the pass takes more than is left.
+        """
+        ids = np.zeros(max(1, length - 1), dtype=np.uint32)
+        meter = LiveBytes(self._room)
+        with meter:
+            self._encoder.encode([ids] * rows)
+        self.peak_bytes = max(self.peak_bytes, self.weight_bytes + meter.peak)
+        return meter.peak
 
     @contextmanager
     def _metered(self, ids: Sequence[UInt32Array]) -> Iterator[None]:

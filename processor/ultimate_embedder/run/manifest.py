@@ -168,6 +168,7 @@ def _dense_run(
             "compute_seconds": block.compute_seconds,
             "truncated_chunks": block.truncated_chunks,
             "truncated_tokens": block.truncated_tokens,
+            "calibration": asdict(block.calibration) if block.calibration else None,
             "truncated": _truncated(block.model.name, result.collection),
         },
     )

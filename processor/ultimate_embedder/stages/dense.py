@@ -19,6 +19,7 @@ from ..errors import DeviceOutOfMemory
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..ledger import BatchRecord, Ledger
+from ..memory_plan import Calibration
 from ..planning import BatchPlan
 from ..records import Int64Array
 from ..telemetry.events import (
@@ -216,4 +217,11 @@ def _block(begun: _Begun, replies: list[BatchReply], seconds: float) -> DenseBlo
         peak_rss_bytes=max((reply.peak_bytes for reply in replies), default=0),
         peak_bytes=max(peaks, default=0) or None,
         oom_retries=sum(reply.oom_retries for reply in replies),
+        calibration=_worst(replies),
     )
+
+
+def _worst(replies: list[BatchReply]) -> Calibration | None:
+    """Return the calibration of the device that needed most."""
+    found = [reply.calibration for reply in replies if reply.calibration is not None]
+    return max(found, key=lambda one: one.factor, default=None)

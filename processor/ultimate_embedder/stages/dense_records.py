@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..config import ModelConfig
 from ..encoders.sources import ModelLocation
 from ..intake.token_table import TokenTable
+from ..memory_plan import Calibration
 from ..records import Float32Array, Int64Array, UInt32Array
 from ..workers.jobs import Output
 
@@ -43,6 +44,7 @@ class DenseBlock:
     `peak_rss_bytes` is the largest worker's memory, `peak_bytes` the device's.
     `batch_sizes` are rows of the batches, and of the passes that a batch was split
     into; `oom_retries` counts how often this run split one for lack of memory.
+    `calibration` is the pass that took most against what was reckoned.
     """
 
     model: ModelConfig
@@ -70,6 +72,7 @@ class DenseBlock:
     peak_rss_bytes: int
     peak_bytes: int | None = None
     oom_retries: int = 0
+    calibration: Calibration | None = None
 
     @property
     def reused_chunks(self) -> int:

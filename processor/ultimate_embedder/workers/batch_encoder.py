@@ -16,8 +16,10 @@ from ..errors import DeviceOutOfMemory, ModelError
 from ..hardware import peak_memory_bytes
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
+from ..memory_plan import PassProbe
 from ..planning import BatchPlan
 from ..records import Float32Array, Int64Array
+from .calibration import calibrated_budget
 from .jobs import BatchReply, BatchRequest, EncodeJob
 
 UNIT_NORM_TOLERANCE = 1e-3
@@ -64,7 +66,8 @@ class BatchEncoder:
     """Does the batches of one job with one encoder, in smaller passes where needed.
 
     `device_peak_bytes` reads how much of a GPU's memory was used at most;
-    `release` gives back what its allocator keeps.
+    `release` gives back what its allocator keeps. With a `pass_probe` one pass is
+    measured first, and the budget lowered where it took more than was reckoned.
     """
 
     def __init__(
@@ -74,24 +77,28 @@ class BatchEncoder:
         *,
         device_peak_bytes: Callable[[], int | None] = lambda: None,
         release: Callable[[], None] = lambda: None,
+        pass_probe: PassProbe | None = None,
     ) -> None:
         """Open what the job names."""
         self._job = job
         self._device_peak_bytes = device_peak_bytes
         on_cpu = encoder.device == "cpu"
-        self._encoder = AdaptiveEncoder(
-            encoder,
-            job.model.name,
-            # On a CPU passes are small already: there a plan's batch is never cut.
-            budget_tokens=None if on_cpu else job.budget_tokens,
-            release=release,
-            used_bytes=peak_memory_bytes if on_cpu else device_peak_bytes,
-            cap_bytes=None if on_cpu else job.memory_cap_bytes,
-        )
         self._tokens = TokenTable.open(job.tokens)
         self._pieces = Pieces.open(job.pieces)
         with np.load(job.plan) as stored:
             self._plan = BatchPlan(rows=stored["rows"], bounds=stored["bounds"])
+        budget, self._calibration = calibrated_budget(
+            job, self._plan, self._pieces, self._tokens, None if on_cpu else pass_probe
+        )
+        self._encoder = AdaptiveEncoder(
+            encoder,
+            job.model.name,
+            # On a CPU passes are small already: there a plan's batch is never cut.
+            budget_tokens=None if on_cpu else budget,
+            release=release,
+            used_bytes=peak_memory_bytes if on_cpu else device_peak_bytes,
+            cap_bytes=None if on_cpu else job.memory_cap_bytes,
+        )
 
     def run(self, request: BatchRequest) -> BatchReply:
         """Put the batch's outputs on disk and tell what it cost.
@@ -133,6 +140,7 @@ class BatchEncoder:
             pass_rows=tuple(sorted(set(cost.rows))),
             oom_retries=cost.oom_retries,
             budget_tokens=self._encoder.budget.now,
+            calibration=self._calibration,
         )
 
     def _row(self, piece: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import orjson
 
 from ..config import DEFAULT_GPU_MEMORY_CAP_BYTES, ModelConfig
+from ..memory_plan import Calibration
 
 Output = Literal["dense", "attention"]
 
@@ -101,6 +102,7 @@ class BatchReply:
     `peak_bytes` is the worker's largest memory, `device_peak_bytes` that on a GPU.
     `pass_rows` lists, once each, how many rows the forward passes had; where memory
     failed, `oom_retries` counts how often, and `budget_tokens` is what was left.
+    `calibration` is the pass that a worker on a GPU measured at first.
     """
 
     batch: int
@@ -115,6 +117,7 @@ class BatchReply:
     pass_rows: tuple[int, ...] = ()
     oom_retries: int = 0
     budget_tokens: int | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,4 +150,6 @@ def answer_from_line(line: bytes) -> Answer:
     kind = _ANSWERS[fields.pop("answer")]
     for key in _TUPLES & fields.keys():
         fields[key] = tuple(fields[key])
+    if fields.get("calibration") is not None:
+        fields["calibration"] = Calibration(**fields["calibration"])
     return kind(**fields)

@@ -22,6 +22,7 @@ from typing import IO, Protocol
 from .. import errors
 from ..encoders.protocols import AttentionEncoder
 from ..errors import DeviceOutOfMemory, EmbedderError, RunStopped
+from ..memory_plan import PassProbe
 from .batch_encoder import BatchEncoder
 from .jobs import BatchReply, BatchRequest, EncodeJob, Failure, Ready, answer_from_line
 
@@ -50,7 +51,8 @@ class InProcessExecutor:
     """Does everything here, with an encoder that is already loaded."""
 
     def __init__(self, job: EncodeJob, encoder: AttentionEncoder) -> None:
-        self._batches = BatchEncoder(job, encoder)
+        probe = encoder if isinstance(encoder, PassProbe) else None
+        self._batches = BatchEncoder(job, encoder, pass_probe=probe)
 
     def run(self, requests: Sequence[BatchRequest]) -> Iterator[BatchReply]:
         """Do the requests in order."""

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import BinaryIO
 
+from ..encoders.protocols import DenseEncoder
 from ..errors import DeviceOutOfMemory, EmbedderError, OutputError
+from ..memory_plan import PassProbe
 from .batch_encoder import BatchEncoder
 from .jobs import Answer, BatchRequest, EncodeJob, Failure, Ready, answer_to_line
 
@@ -76,7 +78,11 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             job.location, job.model, device=job.device, dtype=job.dtype
         )
         batches = BatchEncoder(
-            job, encoder, device_peak_bytes=peak_bytes, release=release
+            job,
+            encoder,
+            device_peak_bytes=peak_bytes,
+            release=release,
+            pass_probe=_pass_probe(job, encoder),
         )
         _answer(answers, Ready())
         for line in requests:
@@ -97,6 +103,15 @@ def _device_memory(
         lambda: device_peak_bytes(job.device),
         lambda: probe.free(job.device),
     )
+
+
+def _pass_probe(job: EncodeJob, encoder: DenseEncoder) -> PassProbe | None:
+    """Return what measures a pass; None where the device is the CPU."""
+    if job.device == "cpu":
+        return None
+    from ..encoders.device_probe import CudaPassProbe
+
+    return CudaPassProbe(encoder, job.device)
 
 
 def _answer(answers: BinaryIO, answer: Answer) -> None:
