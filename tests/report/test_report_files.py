@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from report_parts import full_manifest
 
+from processor.ultimate_embedder.batch_runner import RunOutcome
+from processor.ultimate_embedder.cli.embed_run import run_embedding
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.report import report
 from processor.ultimate_embedder.cli.run_reports import write_reports
 from processor.ultimate_embedder.report import report_path, write_report
 from processor.ultimate_embedder.run.collection import CollectionOutcome
+from processor.ultimate_embedder.run.plan import RunPlan
+from processor.ultimate_embedder.settings import resolve
 from processor.ultimate_embedder.telemetry.events import Warned
 from processor.ultimate_embedder.testing import RecordingListener
 
@@ -129,3 +134,51 @@ def test_a_place_that_cannot_be_written_is_told_with_a_cure(
     there = str(tmp_path / "none" / "page.html")
     assert run_function(report, [str(made.bundle), "--output", there]) == 2
     assert "--output" in capsys.readouterr().err
+
+
+@dataclass
+class FinishedRunner:
+    """A runner whose work is done already."""
+
+    collection: CollectionOutcome
+
+    def plan(self) -> RunPlan:
+        return RunPlan(collections=())
+
+    def run(self) -> RunOutcome:
+        return RunOutcome(exit_code=0, collections=(self.collection,))
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["written", "not to be written"])
+def test_a_run_ends_well_with_its_page_and_without(
+    made: CollectionOutcome,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    taken: bool,
+) -> None:
+    (tmp_path / "Chunked").mkdir()
+    path = tmp_path / "docs_report.html"
+    if taken:
+        path.mkdir()
+    settings = resolve(
+        {
+            "chunked_dir": (tmp_path / "Chunked", "--chunked-dir"),
+            "output_dir": (tmp_path, "--output-dir"),
+        },
+        directory=tmp_path,
+        environment={},
+        kaggle_root=tmp_path / "none",
+    )
+    code = run_embedding(
+        settings,
+        style="plain",
+        dry_run=False,
+        resume="again",
+        make_runner=lambda *_: FinishedRunner(replace(made, up_to_date=True)),
+    )
+    told = capsys.readouterr().err
+    assert code == 0
+    assert path.is_file() != taken
+    assert ("docs_report.html was not written" in told) == taken
+    assert (f"report: {path}" in told) != taken

@@ -56,6 +56,7 @@ th, td { text-align: left; padding: 6px 12px; border-top: 1px solid var(--rule);
   vertical-align: top; overflow-wrap: anywhere; }
 thead th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 500; min-width: 9em; }
+td { min-width: 6.5em; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 details { margin: 10px 0; }
 summary { cursor: pointer; padding: 8px 0; font-weight: 600; }
