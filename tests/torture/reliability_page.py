@@ -82,7 +82,7 @@ def _circumstances() -> list[str]:
 
 def _commit() -> str:
     done = subprocess.run(
-        ["git", "log", "-1", "--format=%h"],
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
         capture_output=True,
         text=True,
         check=False,
