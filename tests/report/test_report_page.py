@@ -115,6 +115,16 @@ def test_a_line_has_every_step_of_a_pass_within_its_picture() -> None:
     assert "at most 29.5 chunks a second" in read.text
 
 
+@pytest.mark.parametrize("form", ["a loan", "nonsense"])
+def test_loans_of_a_sparse_pass_are_drawn_where_they_are_loans(form: str) -> None:
+    loan = dense_run().lease_events[0].model_dump() | {"model": "splade"}
+    loan["peak_bytes"] = {"cuda:0": 5 * 2**30}
+    told = {"lease_events": [loan] if form == "a loan" else [{"model": 3}, "x"]}
+    run = (full_manifest().sparse_run or ())[0].model_copy(update={"statistics": told})
+    text = Page(report_page(full_manifest(sparse_run=(run,)))).text
+    assert ("5.00 GiB of 12.00 GiB" in text) == (form == "a loan")
+
+
 def test_figures_of_quality_stand_with_their_intervals() -> None:
     manifest = full_manifest()
     text = Page(report_page(manifest)).text

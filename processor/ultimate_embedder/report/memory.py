@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..export.manifest import Manifest
 from ..export.manifest_sections import LeaseEvent, RerankRan
 from . import wording as say
@@ -12,14 +14,25 @@ from .markup import Html, folded, section, table, tag
 from .overview import stage_name
 
 _LISTED = 100
+_LOANS = TypeAdapter(list[LeaseEvent])
 
 
 def leases(manifest: Manifest) -> list[LeaseEvent]:
-    """Return the loans of dense passes and of rerank, in order of time."""
+    """Return the loans of dense and sparse passes and of rerank, in order of time."""
     found = [event for run in manifest.dense_run or () for event in run.lease_events]
+    for run in manifest.sparse_run or ():
+        found += _told_freely(run.statistics.get("lease_events"))
     if isinstance(manifest.rerank_run, RerankRan):
         found += manifest.rerank_run.lease_events
     return sorted(found, key=lambda event: event.acquired_at)
+
+
+def _told_freely(loans: object) -> list[LeaseEvent]:
+    """Return loans of a free-form section; what has another form is no loan."""
+    try:
+        return _LOANS.validate_python(loans or [])
+    except ValidationError:
+        return []
 
 
 def memory(manifest: Manifest) -> Html:
