@@ -26,7 +26,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "setting_table model_choice model_facts model_lock roster encoders.hub "
         "encoders.sources settings ledger intake.chunks intake.chunk_store "
         "intake.queries disk_space run.output_lock device_lock gpu_lease",
-        "encoders model_manager workers hardware devices intake",
+        "encoders model_manager model_entries model_inventory model_fetch workers "
+        "hardware devices intake",
         "chunking stages export search delivery telemetry verify report",
         "batch_runner run repair testing",
         "evaluation adaptation",

@@ -1,7 +1,8 @@
 """Known models and profiles, as data.
 
-Facts only: what a model is called, where it is published, its width, its window, its
-prompts and its licence. Whether it can be loaded here is the model manager's business.
+Facts only: what a model is called, where it is published and at which commit, its
+width, its window, its pooling, its prompts and its licence. Whether it can be loaded
+here is the model manager's business. docs/models.md tells where each commit is from.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from .config import ModelConfig, RerankingConfig, SparseModelConfig
+from .config import (
+    GIB,
+    ModelConfig,
+    RerankingConfig,
+    SparseModelConfig,
+)
 from .errors import UnknownModel, UsageError
 from .retrieval.blend import BlendConfig
 from .retrieval.fusion import FusionConfig
@@ -41,6 +47,8 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         vector_dim=384,
         max_tokens=256,
         licence="Apache-2.0",
+        revision="8b3219a92973c328a8e22fadcfa821b5dc75636a",
+        published_dtype="float32",
         package=_MINILM_PACKAGE,
         weights_sha256=_MINILM_SHA256,
         fusion=FusionConfig(method="sum", scale="raw", weights=(1.0, 0.016)),
@@ -52,6 +60,8 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         max_tokens=256,
         backend="onnx",
         licence="Apache-2.0",
+        revision="5f1b8cd78bc4fb444dd171e59b18f3a3af89a079",
+        published_dtype="float32",
     ),
     ModelConfig(
         name="bge-m3",
@@ -60,6 +70,8 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         max_tokens=8192,
         pooling="cls",
         licence="MIT",
+        revision="refs/pr/130",  # the main branch has pickles alone
+        published_dtype="float32",
     ),
     ModelConfig(
         name="qwen3-embedding-0.6b",
@@ -69,6 +81,8 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         pooling="last",
         query_prefix=_QWEN_QUERY,
         licence="Apache-2.0",
+        revision="b22da495047858cce924d27d76261e96be6febc0",
+        published_dtype="bfloat16",
     ),
     ModelConfig(
         name="jina-code-embeddings-1.5b",
@@ -79,6 +93,7 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         query_prefix=_JINA_CODE_QUERY,
         document_prefix=_JINA_CODE_DOCUMENT,
         licence="CC-BY-NC-4.0",
+        published_dtype="bfloat16",
     ),
     ModelConfig(
         name="nomic-coderank",
@@ -88,6 +103,8 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         pooling="cls",
         query_prefix=_CODERANK_QUERY,
         licence="MIT",
+        revision="3c4b60807d71f79b43f3c4363786d9493691f8b1",
+        published_dtype="float32",
     ),
     ModelConfig(
         name="nomic-embed-code",
@@ -97,6 +114,8 @@ KAGGLE_OPTIMIZED_MODELS: Mapping[str, ModelConfig] = _registry(
         pooling="last",
         query_prefix=_CODERANK_QUERY,
         licence="Apache-2.0",
+        revision="11114029805cee545ef111d5144b623787462a52",
+        published_dtype="float32",
     ),
 )
 
@@ -120,12 +139,15 @@ SPARSE_MODELS: Mapping[str, SparseModelConfig] = _registry(
         kind="splade",
         hf_model_id="naver/splade-cocondenser-ensembledistil",
         licence="CC-BY-NC-SA-4.0",
+        revision="49cf4c7b0db5b870a401ddf5e2669993ef3699c7",
+        published_dtype="float32",
     ),
     SparseModelConfig(
         name="splade-v3",
         kind="splade",
         hf_model_id="naver/splade-v3",
         licence="CC-BY-NC-SA-4.0",
+        published_dtype="float32",
     ),
 )
 
@@ -145,16 +167,23 @@ RERANKING_MODELS: Mapping[str, RerankingConfig] = _registry(
         name="ms-marco-minilm-l6",
         hf_model_id="cross-encoder/ms-marco-MiniLM-L-6-v2",
         licence="Apache-2.0",
+        revision="c5ee24cb16019beea0893ab7796b1df96625c6b8",
+        published_dtype="float32",
     ),
     RerankingConfig(
         name="bge-reranker-v2-m3",
         hf_model_id="BAAI/bge-reranker-v2-m3",
         licence="Apache-2.0",
+        revision="953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e",
+        published_dtype="float32",
     ),
     RerankingConfig(
         name="jina-reranker-v3",
         hf_model_id="jinaai/jina-reranker-v3",
         licence="CC-BY-NC-4.0",
+        revision="050e171c4f75dfec5b648ed8470a2475e5a30f30",
+        published_dtype="bfloat16",
+        listwise=True,
     ),
 )
 
@@ -170,6 +199,7 @@ class Profile:
     device: str
     offline: bool  # whether it opens no connection unless asked to
     summary: str
+    gpu_memory_cap_bytes: int | None = None  # None: the usual cap
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -187,12 +217,31 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             ),
             Profile(
                 name="kaggle-t4x2",
-                dense=("bge-m3", "qwen3-embedding-0.6b", "all-miniLM-l6"),
+                dense=("qwen3-embedding-0.6b", "bge-m3", "all-miniLM-l6"),
                 sparse=("qdrant-bm25", "qdrant-minilm-attention"),
                 rerank="bge-reranker-v2-m3",
                 device="auto",
                 offline=False,
                 summary="Two 16 GB T4s of a free notebook, hub models.",
+            ),
+            Profile(
+                name="single-gpu-12g",
+                dense=("qwen3-embedding-0.6b", "nomic-coderank"),
+                sparse=("qdrant-bm25", "qdrant-minilm-attention"),
+                rerank="bge-reranker-v2-m3",
+                device="auto",
+                offline=False,
+                summary="One card of 12 GB, documentation and code, hub models.",
+                gpu_memory_cap_bytes=11 * GIB,  # a card of 12 GB has less than 12 GiB
+            ),
+            Profile(
+                name="cpu-quality",
+                dense=("qwen3-embedding-0.6b", "all-miniLM-l6"),
+                sparse=("qdrant-bm25", "qdrant-minilm-attention"),
+                rerank="residual-minilm-l6",
+                device="cpu",
+                offline=False,
+                summary="A larger model on a CPU, for those who have hours.",
             ),
         )
     }

@@ -40,6 +40,7 @@ class ModelConfig:
 
     `max_tokens` counts special tokens and the prompt. The first eight fields are the
     arguments of the earlier design; the rest have defaults that follow from them.
+    `revision` is a commit, or a reference such as `refs/pr/1` that a lock pins to one.
     `fusion` says how its scores are best joined with BM25's, where that was measured.
     """
 
@@ -58,6 +59,8 @@ class ModelConfig:
     package: str | None = None  # a Python package that carries the weights
     weights_sha256: str | None = None  # of model.safetensors, checked when given
     fusion: FusionConfig | None = None
+    published_dtype: str | None = None  # what its files hold; it runs in the device's
+    trust_remote_code: bool = False  # its own code may run: asked for by name
 
     def __post_init__(self) -> None:
         if self.vector_dim < 1 or self.max_tokens < 1:
@@ -78,6 +81,8 @@ class SparseModelConfig:
     max_tokens: int = 512
     revision: str | None = None
     licence: str = "unknown"
+    published_dtype: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,8 @@ class RerankingConfig:
     `batch_cap` bounds the pairs in one forward pass. `blend` says how its logits join
     the fused scores; without one they alone order the candidates. `difference` is a
     folder with what its weights differ by from those of `hf_model_id`: a path, or the
-    name of one that this package ships.
+    name of one that this package ships. A `listwise` one ranks whole lists by code of
+    its own, which pairs cannot stand in for.
     """
 
     name: str
@@ -103,6 +109,9 @@ class RerankingConfig:
     weights_sha256: str | None = None  # of model.safetensors, checked when given
     difference: str | None = None
     fallback: str | None = None  # key of a smaller one, for a device without room
+    listwise: bool = False
+    published_dtype: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.candidates:

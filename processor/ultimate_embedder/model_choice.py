@@ -1,59 +1,170 @@
-"""From what an operator typed, a key or a local folder, to a model's configuration.
+"""From what an operator typed to a model's configuration.
 
-The registry goes first. A folder is described by the files that Hugging Face models
-carry: `config.json`, `sentence_bert_config.json`, `1_Pooling/config.json`,
-`config_sentence_transformers.json`.
+A key of the registry, a local folder, or the id of a model on the hub, `org/name`; a
+revision may follow: `org/name@REVISION`. What the registry does not know is described
+by the model's own files, see `model_facts`.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeVar
 
 from . import catalogue
-from .config import ModelConfig, Pooling, RerankingConfig, SparseModelConfig
+from .config import ModelConfig, RerankingConfig, SparseModelConfig
+from .encoders.hub import Hub
+from .encoders.sources import locate_model
 from .errors import ModelError, UnknownModel, UsageError
+from .model_facts import is_count, read_facts, read_json
 from .retrieval.blend import BlendConfig
 
+_Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
+
 _VECTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _DIFFERENCE = "difference.safetensors"
-_POOLING: tuple[tuple[str, Pooling], ...] = (
-    ("pooling_mode_cls_token", "cls"),
-    ("pooling_mode_lasttoken", "last"),
-    ("pooling_mode_mean_tokens", "mean"),
-)
+_PAIR_WINDOW = 512  # what rerankers and SPLADE models are trained with, and no more
 
 
-def choose_dense(value: str) -> ModelConfig:
-    """Return the dense model of a registry key or of a local folder.
-
-    Raises:
-        UnknownModel: neither, naming the keys that exist and the nearest.
-        ModelError: the folder does not describe a model.
-    """
-    known = catalogue.KAGGLE_OPTIMIZED_MODELS
-    if value in known:
-        return known[value]
-    folder = _model_folder(value, "dense", known)
-    return describe_dense_folder(folder)
+def is_hub_id(value: str) -> bool:
+    """Say whether a name has the form of a model on the hub, `org/name`."""
+    return _HUB_ID.fullmatch(value) is not None
 
 
-def choose_sparse(value: str) -> SparseModelConfig:
-    """Return the sparse model of a registry key or of a local SPLADE folder.
+def choose_dense(
+    value: str, *, offline: bool = True, trusted: bool = False, hub: Hub | None = None
+) -> ModelConfig:
+    """Return the dense model of a registry key, a local folder or a hub id.
+
+    The small files of a hub id come from the cache or, unless `offline`, from the hub.
+    `trusted`: it may bring code of its own.
 
     Raises:
-        UnknownModel: neither, naming the keys that exist and the nearest.
-        ModelError: the folder holds no masked language model.
+        UnknownModel: none of these, naming the keys that exist and the nearest.
+        ModelNotAvailable: the hub's files are not here and cannot be fetched.
+        ModelError: the files do not describe a model, or it needs code of its own.
     """
-    known = catalogue.SPARSE_MODELS
-    if value in known:
-        return known[value]
-    folder = _model_folder(value, "sparse", known)
-    return describe_splade_folder(folder)
+    asked = _Asked.of(value, "dense", catalogue.KAGGLE_OPTIMIZED_MODELS)
+    if asked.known:
+        return asked.registered(catalogue.KAGGLE_OPTIMIZED_MODELS, trusted)
+    found = describe_dense_folder(asked.folder(offline, trusted, hub))
+    return asked.named(found, trusted)
+
+
+def choose_sparse(
+    value: str, *, offline: bool = True, trusted: bool = False, hub: Hub | None = None
+) -> SparseModelConfig:
+    """Return the sparse model of a registry key, or of a SPLADE folder or hub id.
+
+    Raises:
+        UnknownModel: none of these, naming the keys that exist and the nearest.
+        ModelNotAvailable: the hub's files are not here and cannot be fetched.
+        ModelError: the files hold no masked language model.
+    """
+    asked = _Asked.of(value, "sparse", catalogue.SPARSE_MODELS)
+    if asked.known:
+        return asked.registered(catalogue.SPARSE_MODELS, trusted)
+    found = describe_splade_folder(asked.folder(offline, trusted, hub))
+    return asked.named(found, trusted)
+
+
+def choose_rerank(
+    value: str, *, offline: bool = True, trusted: bool = False, hub: Hub | None = None
+) -> RerankingConfig:
+    """Return the CrossEncoder of a registry key, a local folder or a hub id.
+
+    Raises:
+        UnknownModel: none of these, naming the keys that exist and the nearest.
+        ModelNotAvailable: the hub's files are not here and cannot be fetched.
+        ModelError: the files do not describe a model.
+    """
+    asked = _Asked.of(value, "rerank", catalogue.RERANKING_MODELS)
+    if asked.known:
+        return asked.registered(catalogue.RERANKING_MODELS, trusted)
+    folder = asked.folder(offline, trusted, hub)
+    if (folder / _DIFFERENCE).is_file():
+        return describe_difference_folder(folder)
+    return asked.named(describe_rerank_folder(folder, pairs=asked.hub_id), trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was typed: a registry's key, a folder, or a hub id, and a revision."""
+
+    value: str
+    revision: str | None
+    known: bool
+    hub_id: bool
+
+    @classmethod
+    def of(cls, value: str, kind: str, registry: Mapping[str, _Model]) -> _Asked:
+        """Tell which of the three it is.
+
+        Raises:
+            UnknownModel: none of them.
+        """
+        if value in registry:
+            return cls(value, None, known=True, hub_id=False)
+        if Path(value).expanduser().is_dir():
+            return cls(value, None, known=False, hub_id=False)
+        name, _, revision = value.partition("@")
+        by_id = {model.hf_model_id: model.name for model in registry.values()}
+        key = name if name in registry else by_id.get(name)
+        if key is not None:
+            return cls(key, revision or None, known=True, hub_id=False)
+        if is_hub_id(name):
+            return cls(name, revision or None, known=False, hub_id=True)
+        raise unknown_model(kind, value, registry, others=True)
+
+    def registered(self, registry: Mapping[str, _Model], trusted: bool) -> _Model:
+        """Return the registry's entry, at the revision that was asked for."""
+        found = registry[self.value]
+        if self.revision:
+            found = replace(found, revision=self.revision)
+        return replace(found, trust_remote_code=True) if trusted else found
+
+    def folder(self, offline: bool, trusted: bool, hub: Hub | None) -> Path:
+        """Return a folder with the small files, fetching them if that is allowed."""
+        if not self.hub_id:
+            return Path(self.value).expanduser().resolve()
+        return locate_model(
+            self.value,
+            revision=self.revision,
+            offline=offline,
+            trust_remote_code=trusted,
+            part="facts",
+            hub=hub,
+        ).path
+
+    def named(self, found: _Model, trusted: bool) -> _Model:
+        """Return a description under the name that was typed.
+
+        A hub id's name is its last part, or all of it where the registry has that.
+        """
+        found = replace(found, trust_remote_code=trusted)
+        if not self.hub_id:
+            return replace(found, name=_vector_name(Path(found.hf_model_id)))
+        short = self.value.partition("/")[2]
+        name = self.value.replace("/", "--") if short in _taken() else short
+        return replace(
+            found,
+            name=name,
+            hf_model_id=self.value,
+            revision=self.revision,
+            licence="see the model's page",
+        )
+
+
+def _taken() -> set[str]:
+    return {
+        *catalogue.KAGGLE_OPTIMIZED_MODELS,
+        *catalogue.SPARSE_MODELS,
+        *catalogue.RERANKING_MODELS,
+    }
 
 
 def describe_splade_folder(folder: Path) -> SparseModelConfig:
@@ -62,41 +173,41 @@ def describe_splade_folder(folder: Path) -> SparseModelConfig:
     Raises:
         ModelError: its `architectures` name no masked language model.
     """
-    model = _read(folder / "config.json")
-    named = model.get("architectures")
-    if not any(str(name).endswith("ForMaskedLM") for name in named or ()):
+    facts = read_facts(folder)
+    if not any(name.endswith("ForMaskedLM") for name in facts.architectures):
         raise ModelError(
             f"{folder / 'config.json'} names no masked language model.",
             cure="Give the folder of a SPLADE model in Hugging Face layout.",
         )
-    window = model.get("max_position_embeddings")
     return SparseModelConfig(
-        name=_vector_name(folder),
+        name=folder.name,
         kind="splade",
         hf_model_id=str(folder),
-        max_tokens=min(512, window) if _is_count(window) else 512,
+        max_tokens=min(_PAIR_WINDOW, facts.window or _PAIR_WINDOW),
         licence="see the folder",
     )
 
 
-def choose_rerank(value: str) -> RerankingConfig:
-    """Return the CrossEncoder of a registry key or of a local folder.
+def describe_rerank_folder(folder: Path, *, pairs: bool = False) -> RerankingConfig:
+    """Return the CrossEncoder that a model's own files state.
+
+    `pairs`: require that they name a classifier with one output, as of a hub id, of
+    which nothing else is known.
 
     Raises:
-        UnknownModel: neither, naming the keys that exist and the nearest.
-        ModelError: the folder does not describe a model.
+        ModelError: they do not.
     """
-    known = catalogue.RERANKING_MODELS
-    if value in known:
-        return known[value]
-    folder = _model_folder(value, "rerank", known)
-    if (folder / _DIFFERENCE).is_file():
-        return describe_difference_folder(folder)
-    window = _read(folder / "config.json").get("max_position_embeddings")
+    facts = read_facts(folder)
+    classifies = any("ForSequenceClass" in name for name in facts.architectures)
+    if pairs and not (classifies and facts.outputs in (None, 1)):
+        raise ModelError(
+            f"{folder / 'config.json'} names no classifier with one output.",
+            cure="Choose a CrossEncoder: ...ForSequenceClassification with one label.",
+        )
     return RerankingConfig(
-        name=_vector_name(folder),
+        name=folder.name,
         hf_model_id=str(folder),
-        max_tokens=min(512, window) if _is_count(window) else 512,
+        max_tokens=min(_PAIR_WINDOW, facts.window or _PAIR_WINDOW),
         licence="see the folder",
     )
 
@@ -107,7 +218,7 @@ def describe_difference_folder(folder: Path) -> RerankingConfig:
     Raises:
         ModelError: its card lacks something or states nonsense.
     """
-    card = _read(folder / "config.json")
+    card = read_json(folder / "config.json")
     try:
         return RerankingConfig(
             name=_vector_name(folder),
@@ -127,14 +238,17 @@ def describe_difference_folder(folder: Path) -> RerankingConfig:
 
 
 def unknown_model(
-    kind: str, value: str, known: Iterable[str], *, folders: bool
+    kind: str, value: str, known: Iterable[str], *, others: bool
 ) -> UnknownModel:
-    """Return the error for a key that is in no registry, with the nearest known."""
+    """Return the error for a key that is in no registry, with the nearest known.
+
+    `others`: folders and hub ids would have done too.
+    """
     keys = sorted(known)
     by_folded = {key.casefold(): key for key in keys}
     near = difflib.get_close_matches(value.casefold(), list(by_folded), n=1)
     hint = f"Did you mean '{by_folded[near[0]]}'? " if near else ""
-    nor = ", nor is it a folder" if folders else ""
+    nor = ", nor is it a folder or an ORG/NAME of the hub" if others else ""
     return UnknownModel(
         f"No {kind + ' ' if kind else ''}model is called '{value}'{nor}.",
         cure=f"{hint}Known: {', '.join(keys)}.",
@@ -147,45 +261,23 @@ def describe_dense_folder(folder: Path) -> ModelConfig:
     Raises:
         ModelError: without a width or a window in them.
     """
-    model = _read(folder / "config.json")
-    sentence = _read(folder / "sentence_bert_config.json", optional=True)
-    width = model.get("hidden_size")
-    window = sentence.get("max_seq_length") or model.get("max_position_embeddings")
-    if not _is_count(width) or not _is_count(window):
+    facts = read_facts(folder)
+    if not is_count(facts.width) or not is_count(facts.window):
         raise ModelError(
             f"{folder / 'config.json'} names no hidden_size or no window "
             "(max_position_embeddings).",
-            cure="Give the folder of an embedding model in Hugging Face layout.",
+            cure="Give an embedding model in Hugging Face layout.",
         )
-    prompts = _read(folder / "config_sentence_transformers.json", optional=True).get(
-        "prompts"
-    )
-    prompts = prompts if isinstance(prompts, dict) else {}
     return ModelConfig(
-        name=_vector_name(folder),
+        name=folder.name,
         hf_model_id=str(folder),
-        vector_dim=width,
-        max_tokens=window,
-        query_prefix=str(prompts.get("query") or ""),
-        document_prefix=str(prompts.get("document") or ""),
-        pooling=_pooling(folder),
+        vector_dim=facts.width,
+        max_tokens=facts.window,
+        query_prefix=facts.query_prompt,
+        document_prefix=facts.document_prompt,
+        pooling=facts.pooling or "mean",
         licence="see the folder",
     )
-
-
-def _pooling(folder: Path) -> Pooling:
-    modes = _read(folder / "1_Pooling" / "config.json", optional=True)
-    for key, pooling in _POOLING:
-        if modes.get(key) is True:
-            return pooling
-    return "mean"
-
-
-def _model_folder(value: str, kind: str, known: Iterable[str]) -> Path:
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
-        raise unknown_model(kind, value, known, folders=True)
-    return folder.resolve()
 
 
 def _vector_name(folder: Path) -> str:
@@ -196,22 +288,3 @@ def _vector_name(folder: Path) -> str:
             cure="Rename it: letters, digits, dots, hyphens and underscores.",
         )
     return name
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _read(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"Cannot read {path}: {type(error).__name__}.",
-            cure="Give the folder of a model in Hugging Face layout.",
-        ) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no JSON object.")
-    return content

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
+from .catalogue import KAGGLE_OPTIMIZED_MODELS
 from .config import ModelConfig
 from .encoders.protocols import AttentionEncoder, Tokenizer
 from .encoders.sources import ModelLocation, locate_model
 from .encoders.tokenizer import HubTokenizer
 from .errors import UsageError
 from .hardware import this_machine
+from .model_facts import check_prompts
 
 _BACKENDS = ("pytorch", "onnx")
 
@@ -45,6 +47,7 @@ class ModelManager:
 
         Raises:
             ModelNotAvailable: they are not here and cannot be fetched.
+            ModelMismatch: they state other prompts than the registry.
             UsageError: no backend here runs this model.
         """
         if config.backend not in _BACKENDS:
@@ -60,7 +63,12 @@ class ModelManager:
                 package=config.package,
                 offline=self.offline,
                 weights_sha256=config.weights_sha256,
+                backend=config.backend,
+                trust_remote_code=config.trust_remote_code,
             )
+            known = KAGGLE_OPTIMIZED_MODELS.get(config.name)
+            if known is not None and known.hf_model_id == config.hf_model_id:
+                check_prompts(self._located[config].path, config)
         return self._located[config]
 
     def tokenizer(self, config: ModelConfig) -> HubTokenizer:

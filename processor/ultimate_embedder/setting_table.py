@@ -228,6 +228,8 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="sparse_models", parse=names, variable="EMBEDDER_SPARSE_MODELS"),
         Setting(key="rerank_model", parse=text),
         Setting(key="rerank_fallback", parse=text),
+        Setting(key="trust_remote_code", parse=names),
+        Setting(key="models_lock", parse=path, variable="EMBEDDER_MODELS_LOCK"),
         Setting(key="enable_rerank", parse=boolean, variable="EMBEDDER_ENABLE_RERANK"),
         Setting(key="enable_sparse", parse=boolean, variable="EMBEDDER_ENABLE_SPARSE"),
         Setting(

@@ -12,10 +12,10 @@ import io
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -25,17 +25,13 @@ from .config import (
     ALL_EXPORTS,
     DEFAULT_GPU_MEMORY_CAP_BYTES,
     KaggleGPUConfig,
-    ModelConfig,
     PipelineConfig,
     Provenance,
-    RerankingConfig,
-    SparseModelConfig,
 )
-from .errors import UnknownModel, UsageError
+from .errors import UsageError
 from .model_choice import choose_dense, choose_rerank, choose_sparse
+from .roster import Chooser, Model, Roster
 from .setting_table import SETTINGS, Setting
-
-_Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
 
 CONFIG_FILE = "ultimate-embedder.toml"
 KAGGLE_ROOT = Path("/kaggle")
@@ -58,6 +54,8 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "enable_sparse": True,
     "rerank_batch_cap": None,
     "rerank_fallback": None,
+    "trust_remote_code": (),
+    "models_lock": None,
     "rerank_timeout": None,
     "queries": None,
     "probes": True,
@@ -224,6 +222,8 @@ def _defaults(
         "device": chosen.device,
         "offline": chosen.offline,
     }
+    if chosen.gpu_memory_cap_bytes is not None:
+        by_profile["gpu_memory_cap"] = chosen.gpu_memory_cap_bytes
     by_preset = preset.defaults(profile_given=profile is not None) if preset else {}
     layers: tuple[tuple[str, Mapping[str, object]], ...] = (
         ("built in", _MACHINE_FREE_DEFAULTS),
@@ -353,17 +353,25 @@ def _near(name: str, known: Mapping[str, Setting] | list[str]) -> str:
 
 def _pipeline(decisions: Mapping[str, Decision]) -> PipelineConfig:
     value = {key: decision.value for key, decision in decisions.items()}
-    (rerank,) = _choose(choose_rerank, decisions["rerank_model"])
+    roster = Roster(
+        offline=value["offline"],
+        trusted=value["trust_remote_code"],
+        lock=value["models_lock"],
+    )
+    dense = _choose(roster, choose_dense, decisions["ensemble_models"])
+    sparse = _choose(roster, choose_sparse, decisions["sparse_models"])
+    (rerank,) = _choose(roster, choose_rerank, decisions["rerank_model"])
     if value["rerank_batch_cap"] is not None:
         rerank = replace(rerank, batch_cap=value["rerank_batch_cap"])
     if value["rerank_fallback"] is not None:
-        _choose(choose_rerank, decisions["rerank_fallback"])
+        _choose(roster, choose_rerank, decisions["rerank_fallback"])
         rerank = replace(rerank, fallback=value["rerank_fallback"])
+    roster.require_trust_used(decisions["trust_remote_code"].source)
     same_name = value.keys() & {field.name for field in fields(PipelineConfig)}
     return PipelineConfig(
         **{key: value[key] for key in same_name},
-        dense=_choose(choose_dense, decisions["ensemble_models"]),
-        sparse=_choose(choose_sparse, decisions["sparse_models"]),
+        dense=dense,
+        sparse=sparse,
         rerank=rerank,
         gpu=_gpu(value),
         rerank_timeout_seconds=value["rerank_timeout"],
@@ -371,13 +379,11 @@ def _pipeline(decisions: Mapping[str, Decision]) -> PipelineConfig:
     )
 
 
-def _choose(chooser: Callable[[str], _Model], decision: Decision) -> tuple[_Model, ...]:
-    keys = decision.value if isinstance(decision.value, tuple) else (decision.value,)
-    try:
-        return tuple(chooser(key) for key in keys)
-    except UnknownModel as error:
-        place = f"{decision.source}: {error.message}"
-        raise UnknownModel(place, cure=error.cure) from None
+def _choose(
+    roster: Roster, chooser: Chooser[Model], decision: Decision
+) -> tuple[Model, ...]:
+    names = decision.value if isinstance(decision.value, tuple) else (decision.value,)
+    return roster.choose(chooser, names, decision.source)
 
 
 def _gpu(value: Mapping[str, Any]) -> KaggleGPUConfig:

@@ -176,7 +176,7 @@ def test_the_help_of_the_preset_tells_its_own_defaults(place: Path) -> None:
     help_text = " ".join(done.stdout.split())
     assert "embedding a line. Default: simple." in help_text
     assert "Make sparse vectors, or none. Default: disabled." in help_text
-    assert "or folders. Default: nomic-coderank." in help_text
+    assert "main one. Default: nomic-coderank." in help_text
     assert "Vector files to write. Default: all three." in help_text
 
 

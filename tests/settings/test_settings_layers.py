@@ -126,7 +126,7 @@ def test_the_five_variables_of_the_contract_are_read(tmp_path: Path) -> None:
     assert pipeline.rerank.batch_cap == 7
     assert pipeline.rerank.name == "bge-reranker-v2-m3"
     assert pipeline.profile == "kaggle-t4x2"
-    assert pipeline.primary.name == "bge-m3"
+    assert pipeline.primary.name == "qwen3-embedding-0.6b"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from .embed import embed
 from .entry import new_app, register, run
 from .evaluate import evaluate
 from .models import export_model, list_models, show_model
+from .models_check import check_models
+from .models_fetch import fetch_models
 from .repair import repair
 from .report import report
 from .search import search
@@ -30,12 +32,14 @@ _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 app = new_app("Folders of documentation and code in, search-ready collections out.")
-_models = new_app("The known models, with widths, windows and licences.")
+_models = new_app("The known models: what they are, what is here, what fits.")
 app.add_typer(_models, name="models")
 for _name, _function in _COMMANDS:
     register(app, _function, _name)
 register(_models, list_models, "list")
 register(_models, show_model, "show")
+register(_models, check_models, "check")
+register(_models, fetch_models, "fetch")
 register(_models, export_model, "export")
 
 

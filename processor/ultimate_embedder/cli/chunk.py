@@ -80,7 +80,8 @@ def chunk(  # noqa: PLR0913 - each is an option
         typer.Option(
             "--model",
             metavar="KEY",
-            help="Whose tokens are counted: a key of 'models list', or a folder.",
+            help="Whose tokens are counted: a key of 'models list', a folder or "
+            "ORG/NAME.",
             show_default="the profile's first dense model",
         ),
     ] = None,
@@ -145,13 +146,15 @@ def chunk(  # noqa: PLR0913 - each is an option
     given = {} if profile_name is None else {"profile": (profile_name, "--profile")}
     decided, _ = decide(given)
     profile_name = decided["profile"].value
-    config = _model(model, profile_name)
+    offline = decided["offline"].value if offline is None else offline
+    config = _model(model, profile_name, offline)
     limit = _limit(max_tokens, config, profile_name)
     location = locate_model(
         config.hf_model_id,
         revision=config.revision,
         package=config.package,
-        offline=decided["offline"].value if offline is None else offline,
+        offline=offline,
+        backend=config.backend,
     )
     job = ChunkJob(
         input_dir=input_dir,
@@ -183,9 +186,9 @@ def chunk(  # noqa: PLR0913 - each is an option
         raise typer.Exit(EXIT_FAILED)
 
 
-def _model(key: str | None, profile_name: str) -> ModelConfig:
+def _model(key: str | None, profile_name: str, offline: bool) -> ModelConfig:
     roster = profile(profile_name)
-    return choose_dense(roster.dense[0] if key is None else key)
+    return choose_dense(roster.dense[0] if key is None else key, offline=offline)
 
 
 def _limit(asked: int | None, model: ModelConfig, profile_name: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import typer
 
+from ..catalogue import PROFILES
 from ..setting_table import SETTINGS
 
 Given = dict[str, tuple[object, str]]
@@ -131,26 +132,27 @@ _MODELS_STAGES = (
     SettingOption(
         "profile",
         "Roster of models and limits.",
-        "embedded|kaggle-t4x2",
+        "|".join(PROFILES),
         "embedded; on Kaggle kaggle-t4x2",
     ),
     SettingOption(
         "ensemble_models",
-        "Dense models, primary first: keys of 'models list', or folders.",
+        "Dense models, primary first: keys of 'models list', folders, or ORG/NAME "
+        "of the hub, with @REVISION if it is not the main one.",
         "KEY...",
         "those of the profile",
         "list",
     ),
     SettingOption(
         "sparse_models",
-        "Sparse models: keys of 'models list'.",
+        "Sparse models: keys of 'models list', or a SPLADE model's folder or ORG/NAME.",
         "KEY...",
         "those of the profile",
         "list",
     ),
     SettingOption(
         "rerank_model",
-        "CrossEncoder: a key of 'models list', or a folder.",
+        "CrossEncoder: a key of 'models list', a folder or ORG/NAME.",
         "KEY",
         "that of the profile",
     ),
@@ -159,6 +161,19 @@ _MODELS_STAGES = (
         "A smaller reranker, for a GPU without room for the first.",
         "KEY",
         "none",
+    ),
+    SettingOption(
+        "trust_remote_code",
+        "Models whose own code may run, by the name given above; read it first.",
+        "KEY...",
+        "none",
+        "list",
+    ),
+    SettingOption(
+        "models_lock",
+        "File with the commits of hub models, as 'models fetch' writes it.",
+        "FILE",
+        "the one in the cache of models",
     ),
     SettingOption(
         "enable_sparse",

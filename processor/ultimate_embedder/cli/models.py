@@ -1,4 +1,4 @@
-"""`models list`, `models show`, `models export`: the registry, and what is shipped."""
+"""`models list`, `show`, `export`: the registry, and where its models' files are."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import orjson
 import typer
 
 from ..catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
-from ..config import ModelConfig, RerankingConfig, SparseModelConfig
+from ..config import DEFAULT_GPU_MEMORY_CAP_BYTES, ModelConfig
 from ..errors import UsageError
 from ..model_choice import choose_rerank, unknown_model
+from ..model_entries import Kind, Known, entries
+from ..model_inventory import ModelState, state_of
 from .output import Sheet, show_sheet, stdout_format
 
-Kind = Literal["dense", "sparse", "rerank"]
-Known = ModelConfig | SparseModelConfig | RerankingConfig
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else.")
 ]
@@ -30,20 +30,25 @@ def list_models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the known models with their widths, windows and licences."""
+    """List the known models: widths, windows, licences, and where their files are.
+
+    Files come with a package, are in the cache of models, or missing. No connection is
+    opened.
+    """
     models = [entry for entry in _all() if kind in (None, entry[0])]
     if as_json:
         _print_json([_record(kind, model) for kind, model in models])
         return
     sheet = Sheet(
         title="Known models",
-        columns=("key", "kind", "width", "tokens", "licence", "published as"),
+        columns=("key", "kind", "width", "tokens", "files", "licence", "published as"),
         rows=tuple(
             (
                 model.name,
                 kind,
                 str(model.vector_dim) if isinstance(model, ModelConfig) else "-",
                 str(model.max_tokens),
+                _state(model).place,
                 model.licence,
                 model.hf_model_id,
             )
@@ -58,10 +63,10 @@ def show_model(
     key: Annotated[str, typer.Argument(metavar="KEY", help="A key of `models list`.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show everything the registry says of one model."""
+    """Show everything the registry says of one model, and where its files are."""
     found = {model.name: (kind, model) for kind, model in _all()}
     if key not in found:
-        raise unknown_model("", key, found, folders=False)
+        raise unknown_model("", key, found, others=False)
     record = _record(*found[key])
     if as_json:
         _print_json(record)
@@ -104,6 +109,11 @@ def _all() -> Iterator[tuple[Kind, Known]]:
         yield "rerank", rerank
 
 
+def _state(model: Known) -> ModelState:
+    (entry,) = entries([model.name])
+    return state_of(entry, cap_bytes=DEFAULT_GPU_MEMORY_CAP_BYTES)
+
+
 def _record(kind: Kind, model: Known) -> dict[str, object]:
     fields = {
         field.name: getattr(model, field.name) for field in dataclasses.fields(model)
@@ -112,7 +122,15 @@ def _record(kind: Kind, model: Known) -> dict[str, object]:
         name: str(value) if dataclasses.is_dataclass(value) else value
         for name, value in fields.items()
     }
-    return {"key": written.pop("name"), "kind": kind, **written}
+    state = _state(model)
+    return {
+        "key": written.pop("name"),
+        "kind": kind,
+        **written,
+        "files": state.place,
+        "path": str(state.path) if state.path else None,
+        "commit": state.commit,
+    }
 
 
 def _plain(value: object) -> str:

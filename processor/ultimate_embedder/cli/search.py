@@ -86,7 +86,7 @@ def search(  # noqa: PLR0913 - each is an option
         bundle,
         offline=offline,
         fusion=FusionConfig.parse(fusion) if fusion else None,
-        rerank=choose_rerank(rerank_model) if rerank_model else None,
+        rerank=choose_rerank(rerank_model, offline=offline) if rerank_model else None,
     ) as opened:
         results = opened.search_stages(
             query,

@@ -35,7 +35,6 @@ from .precision import GUARDED_DTYPE, guard_float16, loading_options
 from .sources import locate_model
 
 _CURE = "Choose a CrossEncoder with one output, saved as safetensors."
-_LISTWISE = frozenset({"jinaai/jina-reranker-v3"})
 _PAIRWISE = "bge-reranker-v2-m3, ms-marco-minilm-l6 or residual-minilm-l6"
 
 
@@ -117,12 +116,8 @@ def read_pair_tokenizer(path: Path, config: RerankingConfig) -> Tokenizer:
     return tokenizer
 
 
-def _trusted(config: RerankingConfig) -> bool:
-    return bool(getattr(config, "trust_remote_code", False))
-
-
 def _refuse_listwise(config: RerankingConfig) -> None:
-    if config.hf_model_id in _LISTWISE and not _trusted(config):
+    if config.listwise:
         raise ModelNotAvailable(
             f"Reranker {config.name} ranks whole lists with code of its own, which is "
             "not run.",
@@ -134,11 +129,14 @@ def _from_files(
     config: RerankingConfig, offline: bool, device: str, dtype: str
 ) -> _Loaded:
     location = locate_model(
-        config.hf_model_id, revision=config.revision, offline=offline
+        config.hf_model_id,
+        revision=config.revision,
+        offline=offline,
+        trust_remote_code=config.trust_remote_code,
     )
     asked: dict[str, Any] = {
         "local_files_only": True,
-        "trust_remote_code": _trusted(config),
+        "trust_remote_code": config.trust_remote_code,
     }
     try:
         stated = AutoConfig.from_pretrained(location.path, **asked)
@@ -162,7 +160,7 @@ def _from_files(
 
 
 def _cure(path: Path, config: RerankingConfig) -> str:
-    if brings_code(path) and not _trusted(config):
+    if brings_code(path) and not config.trust_remote_code:
         return f"It brings code of its own, which is not run; choose {_PAIRWISE}."
     return _CURE
 

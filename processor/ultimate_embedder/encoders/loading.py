@@ -58,7 +58,7 @@ def padding_id(model: Any) -> int:
 
 
 def _from_files(path: Path, config: ModelConfig, dtype: str) -> Any:
-    trusted = bool(getattr(config, "trust_remote_code", False))
+    trusted = config.trust_remote_code
     try:
         model, report = AutoModel.from_pretrained(
             path,
@@ -91,7 +91,7 @@ def _cure(path: Path, trusted: bool) -> str:
     if not trusted and brings_code(path):
         return (
             "It brings code of its own, which is not run; choose another model, or "
-            "allow it with trust_remote_code after reading that code."
+            "allow it with --trust-remote-code after reading that code."
         )
     return f"Fetch or save its files again; they are in {path}."
 

@@ -52,7 +52,7 @@ def _from_files(source: SpladeSource) -> Any:
             source.location.path,
             **loading_options(source.dtype),
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=source.config.trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
         )

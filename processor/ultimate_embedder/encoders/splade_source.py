@@ -62,7 +62,10 @@ def find_splade(
         ModelError: its config.json states no vocabulary.
     """
     location = locate_model(
-        config.hf_model_id, revision=config.revision, offline=offline
+        config.hf_model_id,
+        revision=config.revision,
+        offline=offline,
+        trust_remote_code=config.trust_remote_code,
     )
     tokenizer = HubTokenizer(location.path, config.max_tokens)
     tokenizer.frame("document")

@@ -328,7 +328,7 @@ class RetrievalRun:
         """Return what loads the smaller model, over as many candidates."""
         if config.fallback is None:
             return None
-        named = choose_rerank(config.fallback)
+        named = choose_rerank(config.fallback, offline=self.config.offline)
         smaller = replace(
             named,
             candidates=config.candidates,
