@@ -159,7 +159,7 @@ def readers(bundle: Path, work: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-@pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("rounds", [25, pytest.param(3000, marks=pytest.mark.torture)])
 def test_a_bundle_with_a_mutated_file_is_read_or_refused(
     light: Reference, tmp_path: Path, rounds: int, promise: Promise
 ) -> None:
