@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from transformers import AutoModel, Qwen2Config, Qwen3Config, XLMRobertaConfig
 
+from processor.ultimate_embedder import memory_cost
 from processor.ultimate_embedder.config import (
     DEFAULT_GPU_MEMORY_CAP_BYTES,
     GIB,
@@ -256,16 +257,10 @@ def _embed(
     ids: list[UInt32Array] = [
         draw.integers(5, vocabulary, length, dtype=np.uint32) for length in lengths
     ]
-    plan = plan_batches(
-        np.array(lengths, dtype=np.int64),
-        np.arange(len(lengths), dtype=np.int64),
-        budget_tokens=budget,
-        max_rows=ROWS_A_BATCH,
-    )
     positions = retries = 0
     started = time.perf_counter()
-    for number in range(len(plan)):
-        vectors = encoder.encode([ids[row] for row in plan.batch(number)])
+    for batch in _batches(lengths, budget):
+        vectors = encoder.encode([ids[row] for row in batch])
         assert np.isfinite(vectors).all()
         cost = encoder.take_cost()
         positions += cost.positions
@@ -275,12 +270,8 @@ def _embed(
 
 def _estimate(
     config: Any, parameters: int, dtype: str, lengths: Sequence[int], budget: int
-) -> int | None:
-    """Return what the planner reckons for the costliest planned pass."""
-    try:
-        from processor.ultimate_embedder import memory_cost
-    except ImportError:
-        return None  # this version plans without a memory model
+) -> int:
+    """Return what the planner reckons for the costliest pass, context included."""
     heads = config.num_attention_heads
     architecture = memory_cost.Architecture(
         family=config.model_type,
@@ -295,17 +286,26 @@ def _estimate(
         head="none",
         parameters=parameters,
     )
-    longest = max(lengths)
-    return int(
-        memory_cost.weight_bytes(architecture, dtype)
-        + memory_cost.activation_bytes(
+    return max(
+        memory_cost.planned_peak_bytes(
             architecture,
             dtype,
-            rows=max(1, budget // longest),
-            length=longest,
-            attention="fused",
+            rows=len(batch),
+            length=max(lengths[row] for row in batch),
         )
+        for batch in _batches(lengths, budget)
     )
+
+
+def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Return the rows of each planned batch."""
+    plan = plan_batches(
+        np.array(lengths, dtype=np.int64),
+        np.arange(len(lengths), dtype=np.int64),
+        budget_tokens=budget,
+        max_rows=ROWS_A_BATCH,
+    )
+    return [plan.batch(number).tolist() for number in range(len(plan))]
 
 
 def run(

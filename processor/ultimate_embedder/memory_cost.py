@@ -23,8 +23,8 @@ Head = Literal["none", "masked-lm", "classifier"]
 Attention = Literal["fused", "materialised"]
 
 USEFUL_POSITIONS = 65_536
-"""The most positions of one batch: beyond it a GPU's products are no faster, and a kill
-or a failure costs more."""
+"""The most positions of one batch: plenty for a GPU's products, while a kill or a failure
+costs little. A choice, not a measurement."""
 PLANNING_DTYPE = "float16"
 """What a plan reckons with, whatever the card computes in: the 16 bits of a T4, whose
 inner values are float32 and take the most."""
@@ -43,9 +43,9 @@ and frequencies."""
 _FLOAT32_BYTES = 4
 _INT64_BYTES = 8
 _INTEGER_BYTES = 64  # ids, mask, positions, types of one position, and their sums
-_RMS = frozenset({"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3"})
+_RMS = frozenset({"qwen2", "qwen3"})
 _LAYER_NORM_AFTER = frozenset(
-    {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra"}
+    {"bert", "distilbert", "roberta", "xlm-roberta", "camembert"}
 )
 _KNOWN = _RMS | _LAYER_NORM_AFTER | {"nomic_bert", "modernbert"}
 

@@ -7,6 +7,7 @@ the larger figure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -228,13 +229,16 @@ def does_not_fit(
     needed = peak + GPU_MARGIN_BYTES
     weights = weight_bytes(architecture, dtype)
     chunk = f", chunk {chunk_id}," if chunk_id else ""
+    enough = math.ceil(100 * needed / GIB) / 100
+    shorter = "chunk with a smaller --max-tokens, "
+    too_large = weights >= room_bytes(cap_bytes)
     return DeviceOutOfMemory(
         f"Model {model} with one text of {tokens} tokens{chunk} needs "
         f"{needed / GIB:.2f} GiB ({needed} bytes), {weights / GIB:.2f} GiB of it "
         f"weights in {dtype}; the cap is {cap_bytes / GIB:.2f} GiB ({cap_bytes} "
         "bytes). Nothing was started.",
-        cure=f"Raise --gpu-memory-cap above {needed / GIB:.2f}, chunk with a smaller "
-        "--max-tokens, leave the model out, or choose --device cpu.",
+        cure=f"Raise --gpu-memory-cap to {enough:.2f}, {'' if too_large else shorter}"
+        "leave the model out, or choose --device cpu.",
         row=row,
     )
 

@@ -31,6 +31,7 @@ from processor.ultimate_embedder.memory_cost import (
 from processor.ultimate_embedder.memory_plan import (
     batch_budget,
     calibrate,
+    does_not_fit,
     pass_budget,
     plan_on_gpu,
 )
@@ -200,6 +201,19 @@ def test_a_text_too_long_for_the_device_is_refused_as_it_runs(saved: Saved) -> N
         encoder = AdaptiveEncoder(metered, "bert", cap_bytes=cap)
         with pytest.raises(DeviceOutOfMemory, match="one text of 400 tokens"):
             encoder.encode(random_ids([16, 400]))
+
+
+def test_a_refusal_advises_shorter_chunks_only_where_they_would_help(
+    saved: Saved,
+) -> None:
+    _, _, shape = saved["bert"]
+    small = smallest_cap(shape, "float32", 64)
+    for cap, advised in ((small, True), (BESIDE + 1000, False)):
+        error = does_not_fit(
+            shape, model="bert", dtype="float32", cap_bytes=cap, tokens=512
+        )
+        assert ("--max-tokens" in (error.cure or "")) == advised
+        assert "--device cpu" in (error.cure or "")
 
 
 def test_weights_too_large_for_the_device_are_refused(saved: Saved) -> None:
