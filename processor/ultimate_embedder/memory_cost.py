@@ -23,8 +23,8 @@ Head = Literal["none", "masked-lm", "classifier"]
 Attention = Literal["fused", "materialised"]
 
 USEFUL_POSITIONS = 65_536
-"""The most positions of one batch: plenty for a GPU's products, while a kill or a failure
-costs little. A choice, not a measurement."""
+"""The most positions of one batch: plenty for a GPU's products, while a kill or a
+failure costs little. A choice, not a measurement."""
 PLANNING_DTYPE = "float16"
 """What a plan reckons with, whatever the card computes in: the 16 bits of a T4, whose
 inner values are float32 and take the most."""
