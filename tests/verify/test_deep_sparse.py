@@ -173,7 +173,11 @@ def unavailable(texts: Sequence[str], _: object) -> Float32Array:
     raise ModelNotAvailable("its weights are not here")
 
 
-@pytest.mark.parametrize("parts", [{}, {"embed_sparse": unavailable}], ids=str)
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"embed_sparse": unavailable}],
+    ids=["no encoder", "no weights"],
+)
 def test_what_could_not_be_compared_is_said_and_is_no_fault(
     tmp_path: Path, parts: dict[str, Any]
 ) -> None:
