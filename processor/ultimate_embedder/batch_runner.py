@@ -12,25 +12,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from .config import (
     KaggleGPUConfig,
-    ModelConfig,
     PipelineConfig,
     RerankingConfig,
-    SparseModelConfig,
 )
 from .devices import resolve_devices, resolve_one
 from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
 from .encoders.protocols import PairScorer
-from .encoders.splade_source import find_splade
 from .errors import (
     EmbedderError,
     InputError,
-    ModelError,
     OutOfMemory,
     RunStopped,
     UsageError,
@@ -49,6 +45,7 @@ from .run.memory import Beside, plan_beside, planning_cap
 from .run.output_lock import only_run_in
 from .run.plan import FailedPlan, PlanBudget, RunPlan, plan_collection
 from .run.retrieval import LoadScorer
+from .run.usable_models import usable_models
 from .telemetry.events import (
     CollectionFinished,
     CollectionStarted,
@@ -91,7 +88,7 @@ class BatchRunner:
         self._run_id = run_id
         self._given_parts = parts
         self._leave_up_to_date = leave_up_to_date
-        self._skipped: list[str] = []
+        self._warnings: list[str] = []
         self._work_root = config.output_dir / WORK_FOLDER
 
     def run(self) -> RunOutcome:
@@ -237,40 +234,12 @@ class BatchRunner:
                     exports=config.exports,
                 ),
             )
-        return replace(
-            config,
-            dense=tuple(self._usable(parts)),
-            sparse=tuple(self._usable_sparse()),
-        )
+        own_parts = self._given_parts is None
+        return usable_models(config, parts.models, self._warn, reranker=own_parts)
 
-    def _usable(self, parts: Parts) -> list[ModelConfig]:
-        usable = []
-        for model in self._config.dense:
-            try:
-                parts.models.locate(model)
-                parts.models.tokenizer(model)
-                usable.append(model)
-            except ModelError as error:
-                if not self._config.skip_failed_models or not usable:
-                    raise
-                self._skipped.append(f"Model {model.name} is skipped: {error}")
-                self._emit(Warned(message=self._skipped[-1]))
-        return usable
-
-    def _usable_sparse(self) -> list[SparseModelConfig]:
-        """Return the sparse models but those whose own weights are not to be had."""
-        usable = []
-        for model in self._config.sparse:
-            try:
-                if model.kind == "splade" and self._config.enable_sparse:
-                    find_splade(model, offline=self._config.offline)
-                usable.append(model)
-            except ModelError as error:
-                if not self._config.skip_failed_models:
-                    raise
-                self._skipped.append(f"Model {model.name} is skipped: {error}")
-                self._emit(Warned(message=self._skipped[-1]))
-        return usable
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._emit(Warned(message=message))
 
     def _run_started(self, folders: Sequence[CollectionFolder]) -> RunStarted:
         return RunStarted(
@@ -299,7 +268,7 @@ class BatchRunner:
                 self._emit,
                 self._run_id,
                 self._redact_key(),
-                self._skipped,
+                self._warnings,
             ).run(leave_up_to_date=self._leave_up_to_date)
         except (RunStopped, UsageError):
             raise

@@ -18,11 +18,12 @@ from types import MappingProxyType
 from typing import overload
 
 from .batch_runner import BatchRunner, RunOutcome
-from .catalogue import dense_model, rerank_model, sparse_model
+from .catalogue import rerank_model
 from .config import KaggleGPUConfig, ModelConfig, PipelineConfig, RerankingConfig
 from .errors import EmbedderError, UsageError
 from .export.manifest import Manifest
 from .intake.chunks import CollectionFolder, find_collections
+from .model_choice import choose_dense, choose_sparse
 from .records import Float32Array, SparseMatrix, SparseVector
 from .run.collection import CollectionOutcome
 from .telemetry.events import Emit, silent
@@ -76,19 +77,21 @@ class UltimateKaggleEmbedderV4:
         offline: bool = False,
         emit: Emit = silent,
     ) -> None:
-        """Choose models by key; `model_name` is primary.
+        """Choose models by key, folder or hub id; `model_name` is primary.
 
         Raises:
-            UnknownModel: a key that is in no registry.
+            UnknownModel: a name that stands for no model.
+            ModelError: the files of a hub id or folder cannot be had, or describe none.
             UsageError: a model is named twice.
         """
         self._config = PipelineConfig(
             chunked_dir=Path("Chunked"),
             output_dir=Path(output_dir),
             dense=tuple(
-                dense_model(key) for key in (model_name, *companion_dense_models)
+                choose_dense(key, offline=offline)
+                for key in (model_name, *companion_dense_models)
             ),
-            sparse=tuple(sparse_model(key) for key in sparse_models),
+            sparse=tuple(choose_sparse(key, offline=offline) for key in sparse_models),
             rerank=reranking_config or rerank_model(DEFAULT_RERANK),
             enable_sparse=enable_sparse,
             enable_rerank=enable_rerank,

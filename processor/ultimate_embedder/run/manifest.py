@@ -162,6 +162,8 @@ def _dense_run(
         oom_retries=block.oom_retries,
         statistics={
             "pooling": block.model.pooling,
+            "pinned": block.location.pinned,
+            "remote_code": block.model.trust_remote_code,
             "batches": block.batches,
             "reused_batches": block.reused_batches,
             "reused_chunks": block.reused_chunks,
@@ -308,6 +310,7 @@ def _weights(config: RerankingConfig | None) -> dict[str, Any]:
     name = config.difference
     return {
         "max_tokens": config.max_tokens,
+        "revision": config.revision,
         "difference": name,
         "difference_sha256": difference_sha256(name) if name else None,
     }

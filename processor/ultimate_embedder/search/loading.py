@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..catalogue import (
     KAGGLE_OPTIMIZED_MODELS,
@@ -22,7 +23,8 @@ from ..encoders.texts import TextEncoder
 from ..errors import ModelNotAvailable
 from ..export.manifest import Manifest
 from ..export.manifest_sections import DenseRun, RerankRan
-from ..model_choice import choose_rerank, choose_sparse
+from ..model_choice import choose_rerank, choose_sparse, is_hub_id
+from ..model_lock import is_commit
 from ..model_manager import ModelManager
 from ..records import Float32Array, SparseInferenceRun, SparseVector
 from .parts import fused_sparse_run
@@ -131,7 +133,7 @@ class ManifestEncoders:
 
     def _splade(self, run: SparseInferenceRun) -> SpladeSource:
         return find_splade(
-            sparse_config(run),
+            sparse_config(run, offline=self._manager.offline),
             offline=self._manager.offline,
             long_texts=run.statistics.get("long_texts", "windows"),
         )
@@ -140,7 +142,7 @@ class ManifestEncoders:
         run = self._manifest.rerank_run
         config = self._rerank_config
         if config is None and isinstance(run, RerankRan):
-            config = rerank_config(run)
+            config = rerank_config(run, offline=self._manager.offline)
         if config is None:
             raise ModelNotAvailable("This bundle names no reranker.")
         from ..encoders.cross_encoder import TorchCrossEncoder
@@ -172,17 +174,21 @@ def dense_config(run: DenseRun) -> ModelConfig:
             query_prefix=run.query_prefix,
             document_prefix=run.document_prefix,
             pooling=run.statistics.get("pooling", "mean"),
+            revision=_commit(run.revision),
         )
     return replace(
         known,
+        revision=_commit(run.revision) or known.revision,
         max_tokens=run.max_tokens,
         query_prefix=run.query_prefix,
         document_prefix=run.document_prefix,
     )
 
 
-def sparse_config(run: SparseInferenceRun) -> SparseModelConfig:
-    """Return the SPLADE model by its key, or by the folder it came from.
+def sparse_config(
+    run: SparseInferenceRun, *, offline: bool = True
+) -> SparseModelConfig:
+    """Return the SPLADE model by its key, or by the folder or hub id it came from.
 
     Raises:
         ModelNotAvailable: the key is in no registry and its folder is not here.
@@ -190,29 +196,46 @@ def sparse_config(run: SparseInferenceRun) -> SparseModelConfig:
     folder = str(run.statistics.get("hf_model_id", ""))
     known = SPARSE_MODELS.get(run.sparse_model)
     if known is None or folder not in ("", known.hf_model_id):
-        if not Path(folder).is_dir():
+        if not Path(folder).is_dir() and not is_hub_id(folder):
             raise ModelNotAvailable(
                 f"The sparse model {run.sparse_model} is in no registry, and its "
                 "folder is not here.",
                 cure="Search with another stage, or build the bundle anew.",
             )
-        known = choose_sparse(folder)
-    window = run.statistics.get("max_tokens", known.max_tokens)
-    return replace(known, name=run.sparse_model, max_tokens=window)
+        known = choose_sparse(_at_commit(folder, run.statistics), offline=offline)
+    return replace(
+        known,
+        name=run.sparse_model,
+        max_tokens=run.statistics.get("max_tokens", known.max_tokens),
+        revision=_commit(run.statistics.get("revision")) or known.revision,
+    )
 
 
-def rerank_config(run: RerankRan) -> RerankingConfig:
-    """Return the reranker by its key, or by the folder it came from.
+def rerank_config(run: RerankRan, *, offline: bool = True) -> RerankingConfig:
+    """Return the reranker by its key, or by the folder or hub id it came from.
 
     Raises:
         ModelNotAvailable: the key is in no registry and its folder is not here.
     """
+    commit = _commit(run.statistics.get("revision"))
     if run.model in RERANKING_MODELS:
-        return RERANKING_MODELS[run.model]
+        known = RERANKING_MODELS[run.model]
+        return replace(known, revision=commit or known.revision)
     folder = run.statistics.get("difference") or run.statistics.get("hf_model_id")
-    if not isinstance(folder, str) or not Path(folder).is_dir():
+    if not isinstance(folder, str) or not (Path(folder).is_dir() or is_hub_id(folder)):
         raise ModelNotAvailable(
             f"The reranker {run.model} is in no registry, and its folder is not here.",
             cure="Search with another stage, or build the bundle anew.",
         )
-    return choose_rerank(folder)
+    return choose_rerank(_at_commit(folder, run.statistics), offline=offline)
+
+
+def _at_commit(name: str, statistics: Mapping[str, Any]) -> str:
+    """Return a hub id with the commit that a bundle was built with; a folder as is."""
+    commit = _commit(statistics.get("revision"))
+    return f"{name}@{commit}" if commit and not Path(name).is_dir() else name
+
+
+def _commit(revision: object) -> str | None:
+    """Return what a manifest says of a revision, if it is a commit of the hub."""
+    return revision if isinstance(revision, str) and is_commit(revision) else None
