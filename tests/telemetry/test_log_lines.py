@@ -71,6 +71,7 @@ def test_json_lines_carry_every_field_of_the_event(small_run) -> None:
         "candidates": None,
         "fallback_reason": None,
         "reused": 0,
+        "empty": 0,
     }
     assert records[0]["settings"] == {"profile": "embedded (default)"}
     assert records[0]["collections"] == ["docs"]

@@ -262,3 +262,18 @@ def test_the_summary_of_one_collection_leaves_out_the_others(small_run) -> None:
     for event in small_run:
         summary(event)
     assert summary.spans == {}
+
+
+def test_chunks_without_a_sparse_entry_are_counted_even_where_there_are_none(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rag.prom"
+    listener = PrometheusListener(path)
+    for model, empty in (("first", 0), ("second", 3)):
+        stage = {"stage": "sparse", "collection": "docs", "model": model}
+        listener(ev.StageStarted(**stage, total=10))
+        listener(ev.StageFinished(**stage, items=10, seconds=0.1, empty=empty))
+        found = samples(path)
+        assert found[key("rag_chunks_total", stage="sparse", outcome="empty")] == empty
+    assert found[key("rag_chunks_total", stage="sparse", outcome="done")] == 20
+    listener.close()

@@ -157,8 +157,10 @@ class SparseVectorGenerator:
             reuse=found,
         )
         seconds = time.perf_counter() - started
-        progress.end(seconds, build.fallback_reason, reused=reused)
-        return open_matrix(directory), {**learnt, "reused_documents": reused}
+        matrix = open_matrix(directory)
+        empty = len(matrix) - _filled(matrix)
+        progress.end(seconds, build.fallback_reason, reused=reused, empty=empty)
+        return matrix, {**learnt, "reused_documents": reused}
 
     def _record(
         self,
@@ -168,7 +170,7 @@ class SparseVectorGenerator:
         learnt: Mapping[str, Any],
         started: float,
     ) -> SparseInferenceRun:
-        filled = int(np.count_nonzero(np.diff(matrix.indptr)))
+        filled = _filled(matrix)
         return SparseInferenceRun(
             run_id=self._run_id,
             latency_ms=(time.perf_counter() - started) * 1000.0,
@@ -186,3 +188,8 @@ class SparseVectorGenerator:
                 "unique_terms": len(term_frequencies(matrix)[0]),
             },
         )
+
+
+def _filled(matrix: SparseMatrix) -> int:
+    """Return how many rows have an entry."""
+    return int(np.count_nonzero(np.diff(matrix.indptr)))

@@ -107,8 +107,13 @@ class Progress:
             )
         )
 
-    def end(self, seconds: float, fallback_reason: str | None, *, reused: int) -> None:
-        """The stage ended well; an earlier run did `reused` of its chunks."""
+    def end(
+        self, seconds: float, fallback_reason: str | None, *, reused: int, empty: int
+    ) -> None:
+        """The stage ended well; an earlier run did `reused` of its chunks.
+
+        `empty` chunks have no entry in their vector.
+        """
         self._emit(
             StageFinished(
                 stage="sparse",
@@ -119,6 +124,7 @@ class Progress:
                 seconds=seconds,
                 fallback_reason=fallback_reason,
                 reused=reused,
+                empty=empty,
             )
         )
 

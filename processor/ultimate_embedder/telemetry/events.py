@@ -88,7 +88,10 @@ class BatchFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished(Event):
-    """A stage ended well; `reused` of its items were done by an earlier run."""
+    """A stage ended well; `reused` of its items were done by an earlier run.
+
+    `empty` of its chunks have no entry in their sparse vector.
+    """
 
     stage: Stage
     collection: str
@@ -101,6 +104,7 @@ class StageFinished(Event):
     candidates: int | None = None
     fallback_reason: str | None = None
     reused: int = 0
+    empty: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,7 +185,7 @@ class PrometheusListener:
         self._chunks = self._counter(
             names.CHUNKS_TOTAL,
             "Chunks by stage, summed over models: done, resumed from an earlier run, "
-            "quarantined.",
+            "quarantined; empty are those done or resumed that have no sparse entry.",
         )
         self._tokens = self._counter(
             names.TOKENS_TOTAL,
@@ -245,6 +245,8 @@ class PrometheusListener:
             self._chunks.labels(event.stage, "done").inc(rest)
         if event.stage == "export":
             self._latency["export"].observe(event.seconds)
+        if event.stage == "sparse":
+            self._chunks.labels("sparse", "empty").inc(event.empty)
         if event.candidates is not None:
             self._candidates.labels(event.stage).set(event.candidates)
         if event.gpu_peak_bytes is not None:
