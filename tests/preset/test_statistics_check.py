@@ -15,6 +15,7 @@ from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.statistics import StatisticsCheck
 from processor.ultimate_embedder.cli.verify import verify
 from processor.ultimate_embedder.errors import BundleError
+from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.intake.chunks import CollectionFolder, find_collections
 from processor.ultimate_embedder.verify import Statistics, check_statistics
 from processor.ultimate_embedder.verify.chunk_ids import ChunkIdCheck, place_of
@@ -29,10 +30,11 @@ def words(texts: Sequence[str]) -> list[int]:
 
 
 def in_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest and give it the sum that fits."""
     path = bundle / "processing_summary.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     change(document)
-    path.write_text(json.dumps(document | {"manifest_sha256": ""}), encoding="utf-8")
+    Manifest.model_validate(document).write(bundle)
 
 
 def in_lines(path: Path, change: Change) -> None:
