@@ -112,3 +112,25 @@ def test_a_name_that_nobody_serves_is_noticed() -> None:
     wrong = 'sum by (stage) (rag_chunk_total{stage="dense"}) / node_load1'
     assert [found.metric for found in selectors(wrong)] == ["rag_chunk_total"]
     assert foreign_words(wrong) == {"node_load1"}
+
+
+def test_a_chunk_without_a_word_lowers_coverage_as_in_the_manifest(
+    tmp_path: Path,
+) -> None:
+    listener = PrometheusListener()
+    config = watched_config(tmp_path)
+    runner = BatchRunner(config, listener, "run", parts_on_a_card(tmp_path))
+    (collection,) = runner.run().collections
+    manifest = collection.manifest
+    assert manifest is not None
+    assert manifest.sparse_run is not None
+
+    def chunks(outcome: str) -> float | None:
+        return listener.registry.get_sample_value(
+            names.CHUNKS_TOTAL, {"stage": "sparse", "outcome": outcome}
+        )
+
+    done, empty = chunks("done"), chunks("empty")
+    assert (done, empty) == (manifest.chunk_count, 1)
+    assert done is not None
+    assert manifest.sparse_run[0].coverage == pytest.approx(1 - 1 / done)

@@ -1,4 +1,4 @@
-"""The services of the workstation: pinned, on the loopback address, no open password."""
+"""The services of a workstation: pinned, on the loopback address, no open password."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def test_every_address_is_the_loopback_address() -> None:
         addresses.append(found.removeprefix(option))
     addresses.append(SERVICES["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] + ":")
     assert all(address.startswith("127.0.0.1:") for address in addresses)
-    assert not any("0.0.0.0" in path.read_text("utf-8") for path in YAMLS)
+    everywhere = re.compile(r"\b0\.0\.0\.0\b|\[::\]")
+    assert not any(everywhere.search(path.read_text("utf-8")) for path in YAMLS)
 
 
 def test_grafana_does_not_start_without_a_password_of_ones_own() -> None:
