@@ -159,8 +159,11 @@ def test_the_resume_command_is_the_same_without_fresh() -> None:
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
 from processor.ultimate_embedder.cli.entry import run_function
+
+# A job in the background of a shell is born deaf to this signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def wait(name: str = "") -> None:
     print("ready", flush=True)
