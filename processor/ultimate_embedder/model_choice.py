@@ -199,7 +199,7 @@ def describe_rerank_folder(folder: Path, *, pairs: bool = False) -> RerankingCon
     """
     facts = read_facts(folder)
     classifies = any("ForSequenceClass" in name for name in facts.architectures)
-    if pairs and not (classifies and facts.outputs in (None, 1)):
+    if pairs and not (classifies and facts.outputs == 1):  # unsaid, it is two
         raise ModelError(
             f"{folder / 'config.json'} names no classifier with one output.",
             cure="Choose a CrossEncoder: ...ForSequenceClassification with one label.",

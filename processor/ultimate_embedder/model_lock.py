@@ -63,7 +63,7 @@ def read_lock(path: Path) -> ModelLock:
             for model, references in found["models"].items()
             for reference, commit in references.items()
         }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return NO_LOCK
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_lock(path, f"{type(error).__name__}: {error}") from error

@@ -7,8 +7,8 @@ again with growing pauses; what cannot (no such model, no permission) is not.
 
 from __future__ import annotations
 
-import errno
 import importlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,6 @@ PAUSES = (1.0, 2.0, 4.0)
 
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TIMEOUT_SECONDS = 20.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _BRING_ALONG = (
     "Check the connection and run again, or bring a cache along and set HF_HOME, or "
     "name a local folder."
@@ -121,7 +120,7 @@ class HuggingFaceHub:
         """Ask which files a revision has; see `Hub`."""
         from huggingface_hub import HfApi
 
-        with _translated(model, revision):
+        with _quiet(self._progress), _translated(model, revision):
             found = HfApi(endpoint=self._endpoint).model_info(
                 model, revision=revision, files_metadata=True, timeout=_TIMEOUT_SECONDS
             )
@@ -132,24 +131,16 @@ class HuggingFaceHub:
         """Fetch files of a revision into the cache; see `Hub`."""
         from huggingface_hub import snapshot_download
 
-        bars: Any = importlib.import_module("huggingface_hub.utils")
-        quiet = not self._progress and not bars.are_progress_bars_disabled()
-        if quiet:
-            bars.disable_progress_bars()
-        try:
-            with _translated(model, revision):
-                return Path(
-                    snapshot_download(
-                        model,
-                        revision=revision,
-                        cache_dir=self.cache_dir,
-                        endpoint=self._endpoint,
-                        allow_patterns=list(names),
-                    )
+        with _quiet(self._progress), _translated(model, revision):
+            return Path(
+                snapshot_download(
+                    model,
+                    revision=revision,
+                    cache_dir=self.cache_dir,
+                    endpoint=self._endpoint,
+                    allow_patterns=list(names),
                 )
-        finally:
-            if quiet:
-                bars.enable_progress_bars()
+            )
 
     def remember(self, model: str, reference: str, commit: str) -> None:
         """Let the cache find a commit under a reference, as the library does."""
@@ -157,8 +148,9 @@ class HuggingFaceHub:
 
         name = repo_folder_name(repo_id=model, repo_type="model")
         place = self.cache_dir / name / "refs" / reference
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(commit, encoding="utf-8")
+        with _translated(model, reference):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(commit, encoding="utf-8")
 
 
 def with_retries(
@@ -180,6 +172,27 @@ def with_retries(
                 raise
         (sleep or time.sleep)(pause)
     return ask()
+
+
+@contextmanager
+def _quiet(progress: bool) -> Iterator[None]:
+    """Keep the library's bars and remarks from breaking a run's display up.
+
+    What it warns of, each attempt that failed, comes to an error here in the end.
+    """
+    utils: Any = importlib.import_module("huggingface_hub.utils")
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    hide = not progress and not utils.are_progress_bars_disabled()
+    if hide:
+        utils.disable_progress_bars()
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if hide:
+            utils.enable_progress_bars()
 
 
 @contextmanager
@@ -225,7 +238,7 @@ def _translated(model: str, revision: str) -> Iterator[None]:
     except connection_errors() as error:
         raise _unreachable(error, model, at) from error
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno is None:
             raise _unreachable(error, model, at) from error
         raise OutputError(
             f"{model} cannot be kept in the cache: {error.strerror}.",
