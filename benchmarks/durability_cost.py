@@ -26,7 +26,7 @@ from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.hardware import this_machine
 from processor.ultimate_embedder.ledger import Ledger
 from processor.ultimate_embedder.model_manager import ModelManager
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.telemetry.events import silent
 from processor.ultimate_embedder.testing import hashing_parts
 from processor.ultimate_embedder.workers.jobs import EncodeJob

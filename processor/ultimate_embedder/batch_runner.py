@@ -40,9 +40,10 @@ from .intake.chunks import CollectionFolder, find_collections
 from .intake.measure import measure_collection
 from .intake.queries import read_queries
 from .model_manager import ModelManager
-from .run.collection import CollectionOutcome, CollectionRun, Parts
+from .run.collection import CollectionRun
 from .run.memory import Beside, plan_beside, planning_cap
 from .run.output_lock import only_run_in
+from .run.parts import CollectionOutcome, Parts
 from .run.plan import FailedPlan, PlanBudget, RunPlan, plan_collection
 from .run.retrieval import LoadScorer
 from .run.usable_models import usable_models

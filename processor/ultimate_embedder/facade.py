@@ -25,7 +25,7 @@ from .export.manifest import Manifest
 from .intake.chunks import CollectionFolder, find_collections
 from .model_choice import choose_dense, choose_sparse
 from .records import Float32Array, SparseMatrix, SparseVector
-from .run.collection import CollectionOutcome
+from .run.parts import CollectionOutcome
 from .telemetry.events import Emit, silent
 
 DEFAULT_SPARSE = ("qdrant-bm25", "qdrant-minilm-attention")

@@ -22,7 +22,7 @@ from .encoders.protocols import AttentionEncoder, PairScorer
 from .gpu_lease import Leases
 from .model_manager import ModelManager
 from .records import Float32Array, UInt32Array
-from .run.collection import Parts
+from .run.parts import Parts
 from .telemetry.events import Event
 from .workers.jobs import EncodeJob
 from .workers.opening import in_process

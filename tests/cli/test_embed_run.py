@@ -15,7 +15,7 @@ from processor.ultimate_embedder.cli.output import Format
 from processor.ultimate_embedder.config import GIB, PipelineConfig
 from processor.ultimate_embedder.errors import InputError, UsageError
 from processor.ultimate_embedder.export.manifest import Manifest
-from processor.ultimate_embedder.run.collection import CollectionOutcome
+from processor.ultimate_embedder.run.parts import CollectionOutcome
 from processor.ultimate_embedder.run.plan import CollectionPlan, ModelPlan, RunPlan
 from processor.ultimate_embedder.settings import Settings, resolve
 from processor.ultimate_embedder.telemetry.events import (

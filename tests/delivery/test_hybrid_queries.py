@@ -40,7 +40,7 @@ from processor.ultimate_embedder.errors import DeliveryError, UsageError
 from processor.ultimate_embedder.model_manager import ModelManager
 from processor.ultimate_embedder.records import RankedList, SparseVector, point_id
 from processor.ultimate_embedder.retrieval.fusion import FusionConfig, fuse
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.search import Bundle, open_bundle
 from processor.ultimate_embedder.search.loading import ManifestEncoders
 from processor.ultimate_embedder.telemetry.events import silent

@@ -18,7 +18,7 @@ from processor.ultimate_embedder.catalogue import (
     sparse_model,
 )
 from processor.ultimate_embedder.config import GIB, PipelineConfig
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.testing import FakeDeviceProbe, hashing_parts_on
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -32,7 +32,7 @@ from deploy_parts import (
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.cli.embed_run import run_embedding
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.settings import ReportingConfig, Settings
 from processor.ultimate_embedder.testing import HashingEncoder
 from processor.ultimate_embedder.workers.jobs import EncodeJob

@@ -14,7 +14,7 @@ from processor.ultimate_embedder.config import (
     PipelineConfig,
 )
 from processor.ultimate_embedder.errors import UsageError
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.settings import resolve
 from processor.ultimate_embedder.telemetry.events import silent
 

@@ -29,7 +29,7 @@ from processor.ultimate_embedder.errors import (
     ModelError,
 )
 from processor.ultimate_embedder.export.manifest import Manifest
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.settings import ReportingConfig, Settings
 from processor.ultimate_embedder.telemetry import names
 from processor.ultimate_embedder.telemetry.events import (

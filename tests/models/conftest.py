@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def site(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A hub that the library asks instead of the real one, whatever forbids that one."""
+    """A hub that the library asks instead of the real one, which stays forbidden."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with running_site() as site:

@@ -23,7 +23,7 @@ from processor.ultimate_embedder.errors import DeviceOutOfMemory
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import RerankRan
 from processor.ultimate_embedder.records import Float32Array, UInt32Array
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
     Event,

@@ -14,7 +14,7 @@ from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.report import report
 from processor.ultimate_embedder.cli.run_reports import write_reports
 from processor.ultimate_embedder.report import report_path, write_report
-from processor.ultimate_embedder.run.collection import CollectionOutcome
+from processor.ultimate_embedder.run.parts import CollectionOutcome
 from processor.ultimate_embedder.run.plan import RunPlan
 from processor.ultimate_embedder.settings import resolve
 from processor.ultimate_embedder.telemetry.events import Warned

@@ -25,7 +25,7 @@ from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.records import Float32Array, UInt32Array
-from processor.ultimate_embedder.run.collection import Parts
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.telemetry.events import Emit
 from processor.ultimate_embedder.testing import HashingEncoder, hashing_parts
 from processor.ultimate_embedder.workers.jobs import EncodeJob

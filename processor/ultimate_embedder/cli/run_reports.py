@@ -10,7 +10,7 @@ from ..report import report_path, write_report
 from ..telemetry.events import Emit, Warned
 
 if TYPE_CHECKING:
-    from ..run.collection import CollectionOutcome
+    from ..run.parts import CollectionOutcome
 
 
 def write_reports(collections: Sequence[CollectionOutcome], emit: Emit) -> list[Path]:

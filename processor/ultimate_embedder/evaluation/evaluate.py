@@ -17,7 +17,7 @@ from ..config import PipelineConfig
 from ..errors import EmbedderError, RunStopped
 from ..intake.queries import read_queries
 from ..model_manager import ModelManager
-from ..run.collection import Parts
+from ..run.parts import Parts
 from ..search import Bundle, open_bundle
 from ..search.query_encoders import QueryEncoders
 from ..telemetry.events import Emit
