@@ -11,11 +11,14 @@ import sys
 import numpy as np
 import pytest
 import qdrant_edge
+from hypothesis import given
+from hypothesis import strategies as st
 
 from processor.ultimate_embedder.encoders.bm25 import TermCounter
 from processor.ultimate_embedder.encoders.word_characters import word_ranges
 from processor.ultimate_embedder.encoders.words import (
     STOP_WORDS,
+    stemmer,
     token_id,
     word_profile,
 )
@@ -78,6 +81,23 @@ def test_lone_surrogates_separate_words() -> None:
     assert counter.token_ids("left\ud800right").tolist() == sorted(
         (token_id("left"), token_id("right"))
     )
+
+
+@pytest.mark.parametrize("name", ["qdrant-word", "fastembed", "code"])
+@given(
+    st.text(
+        st.sampled_from("aBzÉß9_-.,'’ \n\t\x00\x1f\x7f\x85\xa0ΣİſK—。中文🎉\ud800ⅷ²")
+        | st.characters(exclude_categories=()),
+        max_size=40,
+    )
+)
+def test_cutting_bytes_first_gives_the_stems_of_the_whole_text(
+    name: str, text: str
+) -> None:
+    profile, stem = word_profile(name), stemmer().stem_word
+    whole = [s for run in profile.runs(text) for s in profile.stems(run, stem)]
+    cut = [s for p in profile.pieces(text) for s in profile.piece_stems(p, stem)]
+    assert cut == whole
 
 
 def test_an_unknown_profile_is_refused_with_the_names_that_exist() -> None:

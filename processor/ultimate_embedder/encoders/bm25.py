@@ -26,11 +26,11 @@ B: Final = 0.75
 LIBRARY_AVERAGE_LENGTH: Final = 256.0
 """What the libraries assume of a corpus that nobody measured."""
 
-_DROPPED = -1  # a run without a stem; below it: runs of several stems
+_DROPPED = -1  # a piece without a stem; below it: pieces of several stems
 _TOKEN_BITS = 34
 _FIRST_ALIAS = 1 << 32  # above all ids: a stem whose id another stem took
 _MEMO_BUDGET_BYTES = 64 * 2**20
-_ENTRY_BYTES = 200  # of a run in the memo, strings and both dictionaries together
+_ENTRY_BYTES = 200  # of a piece in the memo, strings and both dictionaries together
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class TermCounts:
     lengths: UInt32Array
 
 
-class _RunMemo(dict[str, int]):
-    """Run -> its token: looked up millions of times, computed once.
+class _PieceMemo(dict[bytes, int]):
+    """Piece -> its token: looked up millions of times, computed once.
 
-    A token is the id of the run's stem, `_DROPPED`, an alias (`_FIRST_ALIAS` and up)
+    A token is the id of the piece's stem, `_DROPPED`, an alias (`_FIRST_ALIAS` and up)
     for a stem whose id belongs to another stem, or -2 - i for `several[i]`.
     """
 
@@ -64,15 +64,16 @@ class _RunMemo(dict[str, int]):
         self.several: list[list[int]] = []
         self._bytes = 0
 
-    def __missing__(self, run: str) -> int:
-        tokens = [self._token(s) for s in self._profile.stems(run, self._stem)]
+    def __missing__(self, piece: bytes) -> int:
+        stems = self._profile.piece_stems(piece, self._stem)
+        tokens = [self._token(stem) for stem in stems]
         if len(tokens) > 1:
             self.several.append(tokens)
             token = -1 - len(self.several)
         else:
             token = tokens[0] if tokens else _DROPPED
-        self[run] = token
-        self._bytes += _ENTRY_BYTES * max(1, len(tokens)) + 2 * len(run)
+        self[piece] = token
+        self._bytes += _ENTRY_BYTES * max(1, len(tokens)) + 2 * len(piece)
         return token
 
     def _token(self, stem: str) -> int:
@@ -104,7 +105,7 @@ class TermCounter:
 
     def __init__(self, profile: str | WordProfile = QDRANT_WORD) -> None:
         self.profile = word_profile(profile) if isinstance(profile, str) else profile
-        self._memo = _RunMemo(self.profile)
+        self._memo = _PieceMemo(self.profile)
 
     def count(self, texts: Sequence[str]) -> TermCounts:
         """Return the term counts of `texts`, row by row."""
@@ -130,13 +131,13 @@ class TermCounter:
     def _tokens(self, texts: Sequence[str]) -> tuple[Int64Array, Int64Array]:
         """Return the row and the token of every stem, in text order."""
         self._memo.trim()
-        look_up, runs = self._memo.__getitem__, self.profile.runs
+        look_up, pieces = self._memo.__getitem__, self.profile.pieces
         found: list[int] = []
         ends: list[int] = []
         for text in texts:
-            found.extend(map(look_up, runs(text)))
+            found.extend(map(look_up, pieces(text)))
             ends.append(len(found))
-        tokens = np.array(found, dtype=np.int64)
+        tokens = np.fromiter(found, dtype=np.int64, count=len(found))
         bounds: Int64Array = np.array([0, *ends], dtype=np.int64)
         rows = np.repeat(np.arange(len(texts), dtype=np.int64), np.diff(bounds))
         if (tokens < _DROPPED).any():
@@ -147,7 +148,7 @@ class TermCounter:
     def _spread(
         self, rows: Int64Array, tokens: Int64Array
     ) -> tuple[Int64Array, Int64Array]:
-        """Replace each run of several stems by its stems, in place."""
+        """Replace each piece of several stems by its stems, in place."""
         at = np.flatnonzero(tokens < _DROPPED)
         kinds, kind_of = np.unique(-2 - tokens[at], return_inverse=True)
         lists = [self._memo.several[kind] for kind in kinds.tolist()]
@@ -155,7 +156,7 @@ class TermCounter:
         flat = np.array(list(chain.from_iterable(lists)), dtype=np.int64)
         counts = np.ones(len(tokens), dtype=np.int64)
         counts[at] = sizes[kind_of]
-        first = np.cumsum(counts) - counts  # where each run's stems begin
+        first = np.cumsum(counts) - counts  # where each piece's stems begin
         begin = (np.cumsum(sizes) - sizes)[kind_of]  # and in `flat`
         spread = np.repeat(tokens, counts)
         places = np.flatnonzero(spread < _DROPPED)

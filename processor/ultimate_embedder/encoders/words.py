@@ -1,7 +1,8 @@
 """Text to stems, by a named profile: the words BM25 counts.
 
-A text is first cut into runs by one regular expression (fast, and the same runs come
-again and again), then a run becomes lower-case words without stop-words, stemmed by
+A text is first cut into pieces at the ASCII characters that belong to no word (a table
+over bytes, and the same pieces come again and again), a piece into runs by one regular
+expression, then a run becomes lower-case words without stop-words, stemmed by
 Snowball's English rules (Porter 2).
 """
 
@@ -63,14 +64,29 @@ def token_id(stem: str) -> int:
 class WordProfile:
     """How texts are cut into words.
 
-    `runs` cuts a text into pieces that are looked up as they stand; `words` turns one
-    piece into lower-case words; `longest` is the length over which words are dropped.
+    `runs` cuts a text into stretches of word characters; `words` turns one of them into
+    lower-case words; `longest` is the length over which words are dropped. `table` maps
+    bytes of UTF-8: what is in no word to a space and, where case means nothing,
+    capitals to small letters.
     """
 
     name: str
     runs: Callable[[str], list[str]]
     words: Callable[[str], list[str]]
     longest: int | None
+    table: bytes
+
+    def pieces(self, text: str) -> list[bytes]:
+        """Return the text cut where its table has spaces; `piece_stems` does the rest.
+
+        Only ASCII is looked at: other characters have no byte in common with it.
+        """
+        return text.encode("utf-8", "surrogatepass").translate(self.table).split()
+
+    def piece_stems(self, piece: bytes, stem: Callable[[str], str]) -> list[str]:
+        """Return the stems of one piece, in order."""
+        text = piece.decode("utf-8", "surrogatepass")
+        return [found for run in self.runs(text) for found in self.stems(run, stem)]
 
     def stems(self, run: str, stem: Callable[[str], str]) -> list[str]:
         """Return the stems of one run: stop-words, overlong and empty ones gone."""
@@ -81,6 +97,15 @@ class WordProfile:
             and (self.longest is None or len(word) <= self.longest)
         )
         return [stemmed for stemmed in map(stem, kept) if stemmed]
+
+
+def _byte_table(*, kept: str = "", fold: bool) -> bytes:
+    """Return the table that keeps letters, digits, `kept` and all beyond ASCII."""
+    characters = [chr(code) for code in range(128)]
+    return bytes(
+        ord((one.lower() if fold else one) if one.isalnum() or one in kept else " ")
+        for one in characters
+    ) + bytes(range(128, 256))
 
 
 def _character_class(ranges: list[tuple[int, int]]) -> str:
@@ -128,7 +153,13 @@ def _qdrant_word() -> WordProfile:
     def words(run: str) -> list[str]:
         return [characters.lower(piece) for piece in characters.pieces(run)]
 
-    return WordProfile(QDRANT_WORD, characters.basic.findall, words, longest=None)
+    return WordProfile(
+        QDRANT_WORD,
+        characters.basic.findall,
+        words,
+        longest=None,
+        table=_byte_table(fold=True),
+    )
 
 
 def _fastembed() -> WordProfile:
@@ -142,7 +173,13 @@ def _fastembed() -> WordProfile:
         pieces = [lowered] if run.isascii() else runs.findall(lowered)
         return [piece for piece in pieces if piece != "_"]
 
-    return WordProfile(FASTEMBED, runs.findall, words, longest=40)
+    return WordProfile(
+        FASTEMBED,
+        runs.findall,
+        words,
+        longest=40,
+        table=_byte_table(kept="_", fold=True),
+    )
 
 
 def code_profile(rules: IdentifierRules) -> WordProfile:
@@ -163,7 +200,13 @@ def code_profile(rules: IdentifierRules) -> WordProfile:
             )
         ]
 
-    return WordProfile(CODE, characters.basic.findall, words, longest=None)
+    return WordProfile(
+        CODE,
+        characters.basic.findall,
+        words,
+        longest=None,
+        table=_byte_table(kept="_", fold=False),
+    )
 
 
 _MAKERS: Mapping[str, Callable[[], WordProfile]] = MappingProxyType(
