@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := documents,qdrant,edge,otlp
+EXTRAS := documents,qdrant,edge,otlp,serve
 OPENSPEC := @fission-ai/openspec@1.13.2
 export HF_HUB_OFFLINE ?= 1
 
