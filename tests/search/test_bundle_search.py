@@ -253,6 +253,24 @@ def test_a_missing_model_is_an_error_where_it_is_needed_and_told_elsewhere(
         open_bundle(path, FakeEncoders(missing=["dense", "sparse"])).search_stages("x")
 
 
+def test_without_sparse_the_dense_ranking_is_reranked(make_bundle: MakeBundle) -> None:
+    opened = open_bundle(make_bundle(rerank=RAN), FakeEncoders())
+    results = opened.search_stages(QUERY, sparse=False)
+    assert list(results.rankings) == list(results.seconds) == ["dense", "reranked"]
+    dense, reranked = results.rankings["dense"], results.rankings["reranked"]
+    assert set(reranked.rows.tolist()) <= set(dense.rows.tolist())
+    assert min(results.seconds.values()) > 0
+
+
+def test_a_reranker_does_not_read_the_dense_ranking_where_fusion_fails(
+    make_bundle: MakeBundle,
+) -> None:
+    opened = open_bundle(make_bundle(rerank=RAN), FakeEncoders(missing=["sparse"]))
+    results = opened.search_stages(QUERY)
+    assert list(results.rankings) == ["dense"]
+    assert "no fused ranking" in results.missing["reranked"]
+
+
 def test_a_bundle_without_points_still_ranks(make_bundle: MakeBundle) -> None:
     opened = open_bundle(make_bundle(exports=("npy",), rerank=RAN), FakeEncoders())
     hit = opened.search(QUERY, filters={"source_subdir": "guides"})[0]

@@ -8,6 +8,7 @@ with open_bundle(Path("Embeddings/my_docs")) as bundle:
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -136,6 +137,7 @@ class Bundle:
         text: str,
         *,
         needed: Sequence[Stage] = (),
+        sparse: bool = True,
         rerank: bool = True,
         top_k: int = 10,
         filters: Mapping[str, object] | None = None,
@@ -143,7 +145,8 @@ class Bundle:
         """Return a ranking for each stage that can run, and why the others cannot.
 
         Rankings are longer than `top_k` where so much is found, since fusion and
-        reranking look further down.
+        reranking look further down. Without `sparse` the dense ranking is what is
+        reranked.
 
         Raises:
             UsageError: a stage in `needed` cannot run, or an argument makes no sense.
@@ -154,13 +157,17 @@ class Bundle:
         depth = min(max(top_k, RERANK_CANDIDATES), max(1, len(self)))
         read = max(top_k, self._parts.candidates)  # by the reranker
         rankings: dict[Stage, RankedList] = {}
+        seconds: dict[Stage, float] = {}
         missing = dict(self._parts.missing)
-        for stage in STAGES if rerank else _CHEAP:
+        for stage in _wanted(sparse=sparse, rerank=rerank):
             if stage in missing:
                 continue
+            started = time.perf_counter()
+            before = rankings if sparse else _dense_as_fused(rankings)
             try:
                 deep = read if stage == "reranked" else depth
-                rankings[stage] = self._rank(stage, text, deep, allowed, rankings)
+                rankings[stage] = self._rank(stage, text, deep, allowed, before)
+                seconds[stage] = time.perf_counter() - started
             except ModelNotAvailable as error:
                 if self._is_needed(stage, needed):
                     raise
@@ -169,7 +176,7 @@ class Bundle:
             raise ModelNotAvailable(
                 " ".join(["No ranking can be had.", *missing.values()])
             )
-        return SearchResults(text, rankings, missing)
+        return SearchResults(text, rankings, missing, seconds)
 
     def rankings(self, text: str, depth: int) -> StageRankings:
         """Return a ranking `depth` deep by each model and the fused one, by name.
@@ -383,6 +390,18 @@ class Bundle:
 
     def _metadata(self) -> Iterator[Mapping[str, Any]]:
         return (self._payload(row)[1] for row in range(len(self)))
+
+
+def _wanted(*, sparse: bool, rerank: bool) -> tuple[Stage, ...]:
+    """Return the stages to run, in their order."""
+    if sparse:
+        return STAGES if rerank else _CHEAP
+    return ("dense", "reranked") if rerank else ("dense",)
+
+
+def _dense_as_fused(rankings: Mapping[Stage, RankedList]) -> dict[Stage, RankedList]:
+    """Return the dense ranking as what is left of a fusion without sparse ones."""
+    return {"fused": rankings["dense"]} if "dense" in rankings else {}
 
 
 def _first(rankings: Mapping[Stage, RankedList], count: int) -> dict[Stage, RankedList]:

@@ -66,11 +66,15 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResults:
-    """Rankings of one query by stage; `missing` says why a stage has none."""
+    """Rankings of one query by stage; `missing` says why a stage has none.
+
+    `seconds` is what each ranking took, its query's vector included.
+    """
 
     query: str
     rankings: Mapping[Stage, RankedList]
     missing: Mapping[Stage, str] = field(default_factory=dict)
+    seconds: Mapping[Stage, float] = field(default_factory=dict)
 
     def places(self, row: int) -> dict[Stage, StageScore]:
         """Return where each ranking lists a row."""
