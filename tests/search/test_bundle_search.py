@@ -360,3 +360,12 @@ def test_leaving_the_block_lets_go_of_the_models(make_bundle: MakeBundle) -> Non
     with open_bundle(make_bundle(), encoders) as opened:
         opened.search(QUERY)
     assert encoders.closed
+
+
+def test_a_chunk_is_found_by_its_id(make_bundle: MakeBundle) -> None:
+    opened = open_bundle(make_bundle(), FakeEncoders())
+    ids = opened.chunk_ids()
+    assert [opened.row(one) for one in ids] == list(range(len(ids)))
+    assert [opened.chunk(row)[0] for row in range(len(ids))] == ids
+    assert opened.row("docs:guides:nowhere.md:chunk:0") is None
+    assert opened.row("\ud800") is None

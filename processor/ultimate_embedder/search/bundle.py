@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,13 +23,13 @@ from ..export.manifest import Manifest
 from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.blend import blend
 from ..retrieval.fusion import FusionConfig, fuse
-from .filters import SUBDIR, metadata_mask, subdir_mask
+from .chunk_rows import ChunkRows
 from .legs import DenseLeg, SparseLeg, StageRankings, open_legs
+from .masks import RowMasks
 from .parts import Parts, open_parts
 from .query_encoders import QueryEncoders
 from .results import FUSED, STAGES, Hit, SearchResults, Stage
 
-_MASKS_HELD = 64
 _CHEAP: tuple[Stage, ...] = ("dense", "sparse", "fused")
 
 
@@ -64,7 +64,8 @@ class Bundle:
         self._parts = parts
         self._encoders = encoders
         self._legs: tuple[DenseLeg | SparseLeg, ...] | None = None
-        self._masks: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
+        self._masks = RowMasks(parts, lambda row: self._payload(row)[1])
+        self._rows = ChunkRows(parts.ids)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -254,11 +255,15 @@ class Bundle:
         Raises:
             UsageError: no chunk can meet a condition on source_subdir.
         """
-        whole: npt.NDArray[np.bool_] | None = None
-        for key, wanted in filters.items():
-            one = self._mask(key, wanted)
-            whole = one if whole is None else whole & one
-        return whole
+        return self._masks.of(filters)
+
+    def row(self, chunk_id: str) -> int | None:
+        """Return the row of a chunk; None: the bundle has none of that id."""
+        return self._rows.find(chunk_id)
+
+    def chunk(self, row: int) -> tuple[str, str | None, dict[str, Any]]:
+        """Return a chunk's id, text and metadata; see `Hit` for those without text."""
+        return (self._parts.ids[row]["chunk_id"], *self._payload(row))
 
     def _check(self, text: str, top_k: int, needed: Sequence[Stage]) -> None:
         if not text.strip():
@@ -354,42 +359,6 @@ class Bundle:
         point = self._parts.points[row]
         payload = point.get("payload", point)
         return payload["text"], payload["metadata"]
-
-    def _mask(self, key: str, wanted: object) -> npt.NDArray[np.bool_]:
-        name = (key, f"{type(wanted).__name__} {wanted!r}")
-        with self._lock:
-            held = self._masks.get(name)
-        if held is None:
-            held = self._new_mask(key, wanted)
-            held.setflags(write=False)
-            with self._lock:
-                if len(self._masks) >= _MASKS_HELD:
-                    self._masks.clear()
-                self._masks[name] = held
-        return held
-
-    def _new_mask(self, key: str, wanted: object) -> npt.NDArray[np.bool_]:
-        subdirs = list(self.manifest.source_subdirs)
-        if key == SUBDIR and subdirs:
-            if wanted not in subdirs:
-                raise UsageError(
-                    f"No source_subdir is called '{wanted}'.",
-                    cure=f"There are: {', '.join(sorted(subdirs))}.",
-                )
-            ids = (line["chunk_id"] for line in self._parts.ids)
-            collection = self.manifest.collection
-            mask = subdir_mask(ids, len(self), collection, str(wanted), subdirs)
-            if mask is not None:
-                return mask
-        if self._parts.points is None:
-            raise UsageError(
-                f"A filter on '{key}' reads metadata; this bundle holds none.",
-                cure="Build it with jsonl among the exports.",
-            )
-        return metadata_mask(self._metadata(), len(self), key, wanted)
-
-    def _metadata(self) -> Iterator[Mapping[str, Any]]:
-        return (self._payload(row)[1] for row in range(len(self)))
 
 
 def _wanted(*, sparse: bool, rerank: bool) -> tuple[Stage, ...]:
