@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import dense_model, sparse_model
 from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.hardware import this_machine
 from processor.ultimate_embedder.ledger import Ledger
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.telemetry.events import silent
 from processor.ultimate_embedder.testing import hashing_parts

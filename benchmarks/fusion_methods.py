@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder, TermCounter
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.evaluation.beir import (
@@ -28,7 +27,8 @@ from processor.ultimate_embedder.evaluation.beir import (
 )
 from processor.ultimate_embedder.evaluation.measures import Float64Array, measure
 from processor.ultimate_embedder.intake.queries import read_queries
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import (
     Float32Array,
     RankedList,

@@ -69,8 +69,8 @@ class Peak(threading.Thread):
 def measure(root: Path, *, faiss: bool) -> dict[str, float]:
     """Run every stage over the collection in `root`; return peak and seconds."""
     from processor.ultimate_embedder.batch_runner import BatchRunner
-    from processor.ultimate_embedder.catalogue import dense_model, sparse_model
     from processor.ultimate_embedder.config import PipelineConfig
+    from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
     from processor.ultimate_embedder.telemetry.events import silent
     from processor.ultimate_embedder.testing import hashing_parts
 

@@ -26,7 +26,6 @@ import torch
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
-from processor.ultimate_embedder.catalogue import rerank_model
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.cross_encoder import TorchCrossEncoder
 from processor.ultimate_embedder.encoders.difference_model import (
@@ -41,6 +40,7 @@ from processor.ultimate_embedder.encoders.weight_difference import (
     write_difference,
 )
 from processor.ultimate_embedder.hardware import this_machine
+from processor.ultimate_embedder.models.catalogue import rerank_model
 
 QUERY = "how are the weights of a reranker found and checked before they are loaded?"
 PACKAGE = "transformers"

@@ -22,12 +22,12 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors",
         "config records planning memory_cost memory_plan encoders.protocols "
         "telemetry.events retrieval.ranking retrieval.blend retrieval.fusion",
-        "catalogue catalogue_shapes retrieval",
-        "setting_table model_choice model_facts model_lock roster encoders.hub "
-        "encoders.sources settings ledger intake.chunks intake.chunk_store "
-        "intake.queries disk_space run.output_lock device_lock gpu_lease",
-        "encoders model_manager model_entries model_inventory model_fetch workers "
-        "hardware devices intake",
+        "models.catalogue models.shapes retrieval",
+        "setting_table models.choice models.facts models.lock models.roster "
+        "encoders.hub encoders.sources settings ledger intake.chunks "
+        "intake.chunk_store intake.queries disk_space run.output_lock device_lock "
+        "gpu_lease",
+        "encoders models workers hardware devices intake",
         "chunking stages export search delivery telemetry verify report",
         "batch_runner run repair testing",
         "evaluation adaptation",

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from processor.ultimate_embedder.adaptation.groups import Group, make_group, thinned
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder, TermCounter
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.errors import InputError
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import (
     Query,
     RankedList,

@@ -35,7 +35,6 @@ from processor.ultimate_embedder.adaptation.judging import (
 )
 from processor.ultimate_embedder.adaptation.settings import TrainingConfig
 from processor.ultimate_embedder.adaptation.training import Progress, Trained, Trainer
-from processor.ultimate_embedder.catalogue import rerank_model
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.weight_difference import (
     SHIPPED,
@@ -43,7 +42,8 @@ from processor.ultimate_embedder.encoders.weight_difference import (
 )
 from processor.ultimate_embedder.errors import EmbedderError, InputError
 from processor.ultimate_embedder.hardware import this_machine
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import rerank_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.retrieval.blend import BlendConfig
 from training.residual_groups import (

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch_runner import BatchRunner
-    from .catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
     from .config import KaggleGPUConfig, ModelConfig, RerankingConfig
     from .export.runtime import ExportRuntime
     from .facade import UltimateKaggleEmbedderV4
-    from .model_manager import ModelManager
+    from .models.catalogue import (
+        KAGGLE_OPTIMIZED_MODELS,
+        RERANKING_MODELS,
+        SPARSE_MODELS,
+    )
+    from .models.manager import ModelManager
     from .stages.cross_encoder import CrossEncoderBatchExecutor
     from .stages.rerank import RerankPipeline
     from .stages.sparse import SparseVectorGenerator
@@ -24,14 +28,14 @@ _PLACES = {
     "BatchRunner": "batch_runner",
     "CrossEncoderBatchExecutor": "stages.cross_encoder",
     "ExportRuntime": "export.runtime",
-    "KAGGLE_OPTIMIZED_MODELS": "catalogue",
+    "KAGGLE_OPTIMIZED_MODELS": "models.catalogue",
     "KaggleGPUConfig": "config",
     "ModelConfig": "config",
-    "ModelManager": "model_manager",
-    "RERANKING_MODELS": "catalogue",
+    "ModelManager": "models.manager",
+    "RERANKING_MODELS": "models.catalogue",
     "RerankPipeline": "stages.rerank",
     "RerankingConfig": "config",
-    "SPARSE_MODELS": "catalogue",
+    "SPARSE_MODELS": "models.catalogue",
     "SparseVectorGenerator": "stages.sparse",
     "UltimateKaggleEmbedderV4": "facade",
 }

@@ -39,7 +39,7 @@ from .gpu_lease import Leases, is_leased
 from .intake.chunks import CollectionFolder, find_collections
 from .intake.measure import measure_collection
 from .intake.queries import read_queries
-from .model_manager import ModelManager
+from .models.manager import ModelManager
 from .run.collection import CollectionRun
 from .run.memory import Beside, plan_beside, planning_cap
 from .run.output_lock import only_run_in

@@ -18,12 +18,12 @@ from types import MappingProxyType
 from typing import overload
 
 from .batch_runner import BatchRunner, RunOutcome
-from .catalogue import rerank_model
 from .config import KaggleGPUConfig, ModelConfig, PipelineConfig, RerankingConfig
 from .errors import EmbedderError, UsageError
 from .export.manifest import Manifest
 from .intake.chunks import CollectionFolder, find_collections
-from .model_choice import choose_dense, choose_sparse
+from .models.catalogue import rerank_model
+from .models.choice import choose_dense, choose_sparse
 from .records import Float32Array, SparseMatrix, SparseVector
 from .run.parts import CollectionOutcome
 from .telemetry.events import Emit, silent

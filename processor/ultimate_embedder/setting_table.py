@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .catalogue import PROFILES
 from .config import ALL_EXPORTS, GIB
 from .errors import UsageError
+from .models.catalogue import PROFILES
 from .retrieval.fusion import FusionConfig
 
 Parser = Callable[[object], object]

@@ -20,7 +20,6 @@ from typing import Any
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from .catalogue import profile as find_profile
 from .config import (
     ALL_EXPORTS,
     DEFAULT_GPU_MEMORY_CAP_BYTES,
@@ -29,8 +28,9 @@ from .config import (
     Provenance,
 )
 from .errors import UsageError
-from .model_choice import choose_dense, choose_rerank, choose_sparse
-from .roster import Chooser, Model, Roster
+from .models.catalogue import profile as find_profile
+from .models.choice import choose_dense, choose_rerank, choose_sparse
+from .models.roster import Chooser, Model, Roster
 from .setting_table import SETTINGS, Setting
 
 CONFIG_FILE = "ultimate-embedder.toml"

@@ -20,7 +20,7 @@ from .config import (
 )
 from .encoders.protocols import AttentionEncoder, PairScorer
 from .gpu_lease import Leases
-from .model_manager import ModelManager
+from .models.manager import ModelManager
 from .records import Float32Array, UInt32Array
 from .run.parts import Parts
 from .telemetry.events import Event

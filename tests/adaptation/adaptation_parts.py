@@ -18,14 +18,14 @@ from processor.ultimate_embedder.adaptation.groups import Group
 from processor.ultimate_embedder.adaptation.settings import TrainingConfig
 from processor.ultimate_embedder.adaptation.training import Trainer
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import (
+from processor.ultimate_embedder.config import PipelineConfig, RerankingConfig
+from processor.ultimate_embedder.encoders.sources import locate_model
+from processor.ultimate_embedder.encoders.weight_difference import DifferenceCard
+from processor.ultimate_embedder.models.catalogue import (
     dense_model,
     rerank_model,
     sparse_model,
 )
-from processor.ultimate_embedder.config import PipelineConfig, RerankingConfig
-from processor.ultimate_embedder.encoders.sources import locate_model
-from processor.ultimate_embedder.encoders.weight_difference import DifferenceCard
 from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
 
 WORDS = ("apple", "river", "stone", "cloud", "paper", "train", "window", "silver")

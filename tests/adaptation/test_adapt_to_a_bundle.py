@@ -22,7 +22,7 @@ from processor.ultimate_embedder.adaptation.report import AdaptReport
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.weight_difference import read_card
 from processor.ultimate_embedder.errors import UsageError
-from processor.ultimate_embedder.model_choice import choose_rerank
+from processor.ultimate_embedder.models.choice import choose_rerank
 from processor.ultimate_embedder.search import open_bundle
 from processor.ultimate_embedder.search.parts import open_parts
 from processor.ultimate_embedder.testing import HashingModels

@@ -25,7 +25,7 @@ from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.cross_encoder import TorchCrossEncoder
 from processor.ultimate_embedder.encoders.weight_difference import WEIGHTS
 from processor.ultimate_embedder.errors import ModelError
-from processor.ultimate_embedder.model_choice import choose_rerank
+from processor.ultimate_embedder.models.choice import choose_rerank
 from processor.ultimate_embedder.retrieval.blend import BlendConfig
 
 GROUPS = marked_groups(3, seed=5)

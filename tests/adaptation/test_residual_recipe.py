@@ -14,7 +14,7 @@ from adaptation_parts import MARK, SMALL, WORDS
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.weight_difference import WEIGHTS
 from processor.ultimate_embedder.errors import InputError
-from processor.ultimate_embedder.model_choice import choose_rerank
+from processor.ultimate_embedder.models.choice import choose_rerank
 from processor.ultimate_embedder.testing import HashingModels
 from training.residual_groups import GroupChoices, draw, pool_groups, pool_sha256
 from training.train_residual import RESIDUAL, Recipe, gather, main, run

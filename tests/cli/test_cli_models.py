@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from processor.ultimate_embedder.catalogue import (
+from processor.ultimate_embedder.cli.entry import run_function
+from processor.ultimate_embedder.cli.models import export_model, list_models, show_model
+from processor.ultimate_embedder.models.catalogue import (
     KAGGLE_OPTIMIZED_MODELS,
     RERANKING_MODELS,
     SPARSE_MODELS,
     rerank_model,
 )
-from processor.ultimate_embedder.cli.entry import run_function
-from processor.ultimate_embedder.cli.models import export_model, list_models, show_model
 from processor.ultimate_embedder.retrieval.blend import BlendConfig
 
 

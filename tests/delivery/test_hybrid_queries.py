@@ -21,7 +21,6 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import dense_model, sparse_model
 from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.delivery.bundle_points import plan_upload
 from processor.ultimate_embedder.delivery.edge_store import EdgeStore
@@ -37,7 +36,8 @@ from processor.ultimate_embedder.delivery.qdrant_store import QdrantStore
 from processor.ultimate_embedder.delivery.upload import send_bundle
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.errors import DeliveryError, UsageError
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import RankedList, SparseVector, point_id
 from processor.ultimate_embedder.retrieval.fusion import FusionConfig, fuse
 from processor.ultimate_embedder.run.parts import Parts

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 
 PACKAGES = ("numpy", "torch", "transformers", "qdrant-client", "pydantic", "rich")
 

@@ -14,7 +14,7 @@ from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.intake.pieces import Pieces
 from processor.ultimate_embedder.intake.token_table import TokenTable
 from processor.ultimate_embedder.ledger import Ledger
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.planning import plan_batches
 from processor.ultimate_embedder.stages.dense import DenseStage, OpenExecutor
 from processor.ultimate_embedder.stages.dense_records import DenseBlock, DenseTask

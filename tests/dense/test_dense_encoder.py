@@ -20,7 +20,7 @@ from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import ModelError, ModelMismatch
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 
 
 def test_vectors_agree_with_sentence_transformers(

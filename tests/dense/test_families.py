@@ -22,7 +22,7 @@ from processor.ultimate_embedder.errors import (
     ModelError,
     ModelMismatch,
 )
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import UInt32Array
 
 

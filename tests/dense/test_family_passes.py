@@ -13,7 +13,7 @@ from test_onnx import export
 
 from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.windows import pool_windows
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.workers.pool import WorkerPool
 

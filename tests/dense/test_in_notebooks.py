@@ -21,8 +21,8 @@ class Cell:
     def fileno(self): raise OSError('no descriptor')
 
 from dense_parts import Pass
-from processor.ultimate_embedder.catalogue import dense_model
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.workers.pool import WorkerPool
 from dataclasses import replace
 

@@ -28,7 +28,7 @@ from processor.ultimate_embedder.encoders.windows import (
     share_out,
 )
 from processor.ultimate_embedder.errors import ModelMismatch
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.telemetry.events import BatchFinished, StageStarted
 from processor.ultimate_embedder.workers.jobs import EncodeJob
 from processor.ultimate_embedder.workers.opening import OpenEncoder, in_process

@@ -15,7 +15,7 @@ from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import DeviceOutOfMemory, RunStopped
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.stages.dense import OpenExecutor
 from processor.ultimate_embedder.telemetry.events import BatchFinished
 from processor.ultimate_embedder.workers.jobs import EncodeJob

@@ -24,7 +24,7 @@ from processor.ultimate_embedder.errors import (
     ModelMismatch,
     UsageError,
 )
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 
 INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 OUTPUT = "last_hidden_state"

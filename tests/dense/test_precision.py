@@ -18,7 +18,7 @@ from processor.ultimate_embedder.encoders.precision import (
     cuda_dtype,
 )
 from processor.ultimate_embedder.errors import ModelError
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import UInt32Array
 
 FLOAT16_COSINE = 0.9999

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from dense_parts import Pass, hashing, long_text
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.sources import ModelLocation
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import ModelError, RunStopped
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.stages.dense import OpenExecutor
 from processor.ultimate_embedder.telemetry.events import BatchFinished, Event
 from processor.ultimate_embedder.testing import HashingEncoder, RecordingListener

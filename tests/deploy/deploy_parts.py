@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from processor.ultimate_embedder.catalogue import (
+from processor.ultimate_embedder.config import GIB, PipelineConfig
+from processor.ultimate_embedder.models.catalogue import (
     dense_model,
     rerank_model,
     sparse_model,
 )
-from processor.ultimate_embedder.config import GIB, PipelineConfig
 from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.testing import FakeDeviceProbe, hashing_parts_on
 

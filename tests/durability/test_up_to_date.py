@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from processor.ultimate_embedder.batch_runner import BatchRunner, RunOutcome
-from processor.ultimate_embedder.catalogue import dense_model, sparse_model
 from processor.ultimate_embedder.config import PipelineConfig
+from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
     CollectionFinished,

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from processor.ultimate_embedder.catalogue import (
-    dense_model,
-    rerank_model,
-    sparse_model,
-)
 from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.encoders.attention_sparse import AttentionSparseEncoder
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder
 from processor.ultimate_embedder.evaluation.beir import find_beir_folders
 from processor.ultimate_embedder.evaluation.evaluate import JudgedCorpora
 from processor.ultimate_embedder.evaluation.judged_bundle import EvaluationChoices
+from processor.ultimate_embedder.models.catalogue import (
+    dense_model,
+    rerank_model,
+    sparse_model,
+)
 from processor.ultimate_embedder.records import Float32Array, SparseVector
 from processor.ultimate_embedder.telemetry.events import silent
 from processor.ultimate_embedder.testing import (

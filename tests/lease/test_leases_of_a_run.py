@@ -13,11 +13,6 @@ import pytest
 from lease_parts import another_process_holds
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import (
-    dense_model,
-    rerank_model,
-    sparse_model,
-)
 from processor.ultimate_embedder.cli.embed_run import run_embedding
 from processor.ultimate_embedder.cli.errors_out import complain
 from processor.ultimate_embedder.config import GIB, PipelineConfig, RerankingConfig
@@ -29,6 +24,11 @@ from processor.ultimate_embedder.errors import (
     ModelError,
 )
 from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.models.catalogue import (
+    dense_model,
+    rerank_model,
+    sparse_model,
+)
 from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.settings import ReportingConfig, Settings
 from processor.ultimate_embedder.telemetry import names

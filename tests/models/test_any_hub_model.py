@@ -9,7 +9,6 @@ import pytest
 from hub_parts import COMMIT, LATER, Site
 from tiny_models import WIDTH, WINDOW, save_dense, save_reranker, save_splade
 
-from processor.ultimate_embedder.catalogue import KAGGLE_OPTIMIZED_MODELS
 from processor.ultimate_embedder.encoders.cross_encoder import TorchCrossEncoder
 from processor.ultimate_embedder.encoders.splade import SpladeEncoder
 from processor.ultimate_embedder.encoders.splade_source import find_splade
@@ -19,13 +18,14 @@ from processor.ultimate_embedder.errors import (
     UnknownModel,
     UsageError,
 )
-from processor.ultimate_embedder.model_choice import (
+from processor.ultimate_embedder.models.catalogue import KAGGLE_OPTIMIZED_MODELS
+from processor.ultimate_embedder.models.choice import (
     choose_dense,
     choose_rerank,
     choose_sparse,
 )
-from processor.ultimate_embedder.model_lock import NO_LOCK, write_lock
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.lock import NO_LOCK, write_lock
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.settings import resolve
 
 

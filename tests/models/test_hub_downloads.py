@@ -17,7 +17,7 @@ from processor.ultimate_embedder.errors import (
     ModelNotAvailable,
     OutputError,
 )
-from processor.ultimate_embedder.model_lock import ModelLock, write_lock
+from processor.ultimate_embedder.models.lock import ModelLock, write_lock
 
 MODEL = "acme/tiny"
 

@@ -12,10 +12,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.errors import ModelError, ModelMismatch
-from processor.ultimate_embedder.model_facts import check_prompts, read_facts
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.facts import check_prompts, read_facts
+from processor.ultimate_embedder.models.manager import ModelManager
 
 CODERANK = dense_model("nomic-coderank")
 QWEN = dense_model("qwen3-embedding-0.6b")
@@ -201,7 +201,7 @@ def test_the_check_is_made_before_anything_is_loaded(
     folder = prompts(tmp_path, query="Query: ")
     config = replace(CODERANK, hf_model_id=str(folder))
     monkeypatch.setattr(
-        "processor.ultimate_embedder.model_manager.KAGGLE_OPTIMIZED_MODELS",
+        "processor.ultimate_embedder.models.manager.KAGGLE_OPTIMIZED_MODELS",
         {config.name: config},
     )
     with pytest.raises(ModelMismatch, match="query prompt"):

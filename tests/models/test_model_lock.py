@@ -9,7 +9,7 @@ import pytest
 from hub_parts import COMMIT, LATER
 
 from processor.ultimate_embedder.errors import OutputError, UsageError
-from processor.ultimate_embedder.model_lock import (
+from processor.ultimate_embedder.models.lock import (
     NO_LOCK,
     is_commit,
     read_lock,

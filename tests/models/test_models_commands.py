@@ -17,7 +17,7 @@ from processor.ultimate_embedder.cli.models_fetch import fetch_models
 from processor.ultimate_embedder.config import GIB
 from processor.ultimate_embedder.encoders.hub import HuggingFaceHub
 from processor.ultimate_embedder.encoders.sources import locate_model
-from processor.ultimate_embedder.model_lock import read_lock
+from processor.ultimate_embedder.models.lock import read_lock
 
 Captured = pytest.CaptureFixture[str]
 

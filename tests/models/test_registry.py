@@ -9,14 +9,14 @@ import pytest
 import torch
 import transformers
 
-from processor.ultimate_embedder import catalogue
-from processor.ultimate_embedder.catalogue_shapes import SHAPES, STORED_BYTES
 from processor.ultimate_embedder.config import DEFAULT_GPU_MEMORY_CAP_BYTES, GIB
 from processor.ultimate_embedder.encoders.architecture import read_architecture
 from processor.ultimate_embedder.encoders.sources import locate_model
 from processor.ultimate_embedder.memory_cost import Architecture
-from processor.ultimate_embedder.model_facts import read_facts
-from processor.ultimate_embedder.model_lock import is_commit
+from processor.ultimate_embedder.models import catalogue
+from processor.ultimate_embedder.models.facts import read_facts
+from processor.ultimate_embedder.models.lock import is_commit
+from processor.ultimate_embedder.models.shapes import SHAPES, STORED_BYTES
 from processor.ultimate_embedder.settings import resolve
 
 ALL = {

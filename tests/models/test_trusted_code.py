@@ -13,8 +13,8 @@ from tiny_models import save_dense
 from transformers import dynamic_module_utils
 
 from processor.ultimate_embedder.errors import ModelError
-from processor.ultimate_embedder.model_choice import choose_dense
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.choice import choose_dense
+from processor.ultimate_embedder.models.manager import ModelManager
 
 OWN_CODE = """
 from transformers import BertConfig, BertModel

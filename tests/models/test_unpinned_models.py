@@ -11,18 +11,18 @@ from hub_parts import COMMIT, Site
 from tiny_models import save_dense, save_reranker, save_splade
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import rerank_model
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.models_fetch import fetch_models
 from processor.ultimate_embedder.config import KaggleGPUConfig, PipelineConfig
 from processor.ultimate_embedder.errors import ModelNotAvailable
 from processor.ultimate_embedder.export.manifest import Manifest
-from processor.ultimate_embedder.model_choice import (
+from processor.ultimate_embedder.models.catalogue import rerank_model
+from processor.ultimate_embedder.models.choice import (
     choose_dense,
     choose_rerank,
     choose_sparse,
 )
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.run.usable_models import usable_models
 from processor.ultimate_embedder.search.loading import dense_config
 from processor.ultimate_embedder.telemetry.events import Warned

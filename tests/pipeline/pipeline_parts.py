@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from processor.ultimate_embedder.batch_runner import RunOutcome
-from processor.ultimate_embedder.catalogue import (
+from processor.ultimate_embedder.config import PipelineConfig
+from processor.ultimate_embedder.models.catalogue import (
     dense_model,
     rerank_model,
     sparse_model,
 )
-from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.testing import RecordingListener
 
 TOPICS = ("sharding", "payload index", "vector quantization", "snapshot", "filtering")

@@ -12,7 +12,6 @@ import pytest
 from pipeline_parts import Run, config_for, write_collection
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.config import ModelConfig
 from processor.ultimate_embedder.encoders.sources import ModelLocation
 from processor.ultimate_embedder.errors import (
@@ -21,6 +20,7 @@ from processor.ultimate_embedder.errors import (
     RunStopped,
     UsageError,
 )
+from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
     CollectionStarted,

@@ -12,11 +12,11 @@ import pytest
 from pipeline_parts import Run, config_for
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.encoders.attention_sparse import AttentionSparseEncoder
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import DenseRun
+from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.telemetry.events import Warned
 from processor.ultimate_embedder.testing import (
     HashingModels,

@@ -13,9 +13,9 @@ import pytest
 from pipeline_parts import Run, config_for, write_collection
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import rerank_model
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.models.catalogue import rerank_model
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.retrieval.fusion import FusionConfig
 from processor.ultimate_embedder.retrieval.quality import (

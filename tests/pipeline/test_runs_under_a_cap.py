@@ -23,7 +23,7 @@ from processor.ultimate_embedder.config import (
 )
 from processor.ultimate_embedder.encoders.live_bytes import MeteredEncoder
 from processor.ultimate_embedder.errors import DeviceOutOfMemory
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.planning import plan_batches
 from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.telemetry.events import silent

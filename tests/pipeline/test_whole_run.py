@@ -16,7 +16,6 @@ from pipeline_parts import Run, config_for, write_collection
 from qdrant_client.models import PointStruct
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import dense_model, rerank_model
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.protocols import PairScorer
 from processor.ultimate_embedder.encoders.weight_difference import SHIPPED, WEIGHTS
@@ -31,6 +30,7 @@ from processor.ultimate_embedder.export.manifest_sections import (
     RerankNotRun,
     RerankRan,
 )
+from processor.ultimate_embedder.models.catalogue import dense_model, rerank_model
 from processor.ultimate_embedder.records import point_id
 from processor.ultimate_embedder.retrieval.fusion import FusionConfig
 from processor.ultimate_embedder.run.output_lock import only_run_in

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from processor.ultimate_embedder.catalogue import rerank_model
 from processor.ultimate_embedder.encoders.difference_model import base_state
 from processor.ultimate_embedder.encoders.sources import locate_model
 from processor.ultimate_embedder.encoders.weight_difference import (
     DifferenceCard,
     write_difference,
 )
+from processor.ultimate_embedder.models.catalogue import rerank_model
 from processor.ultimate_embedder.records import Float32Array
 
 RESIDUAL = rerank_model("residual-minilm-l6")

@@ -25,7 +25,6 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from processor.ultimate_embedder.catalogue import rerank_model
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.classifier_loading import (
     load_classifier,
@@ -38,6 +37,7 @@ from processor.ultimate_embedder.errors import (
     ModelMismatch,
     ModelNotAvailable,
 )
+from processor.ultimate_embedder.models.catalogue import rerank_model
 
 WINDOW = 40
 WORDS = [f"word{i}" for i in range(90)]

@@ -27,7 +27,7 @@ from processor.ultimate_embedder.errors import (
 )
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import RerankRan
-from processor.ultimate_embedder.model_choice import choose_rerank
+from processor.ultimate_embedder.models.choice import choose_rerank
 from processor.ultimate_embedder.search.loading import ManifestEncoders
 
 WORDS = [

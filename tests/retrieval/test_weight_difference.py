@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load_file, save_file
 
-from processor.ultimate_embedder.catalogue import rerank_model
 from processor.ultimate_embedder.encoders.weight_difference import (
     MAX_BYTES,
     SHIPPED,
@@ -29,6 +28,7 @@ from processor.ultimate_embedder.errors import (
     ModelMismatch,
     ModelNotAvailable,
 )
+from processor.ultimate_embedder.models.catalogue import rerank_model
 
 SHA = "0" * 64
 TINY = DifferenceCard(base_model="b", base_sha256=SHA, rank=2, max_tokens=8)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import (
+from processor.ultimate_embedder.config import PipelineConfig
+from processor.ultimate_embedder.models.catalogue import (
     KAGGLE_OPTIMIZED_MODELS,
     SPARSE_MODELS,
 )
-from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.records import point_id, text_sha256
 from processor.ultimate_embedder.telemetry.events import silent
 from processor.ultimate_embedder.testing import hashing_parts

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import (
+from processor.ultimate_embedder.config import PipelineConfig
+from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.models.catalogue import (
     KAGGLE_OPTIMIZED_MODELS,
     RERANKING_MODELS,
     SPARSE_MODELS,
 )
-from processor.ultimate_embedder.config import PipelineConfig
-from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.telemetry.events import Event, Listener, fan_out
 from processor.ultimate_embedder.telemetry.logs import LogListener
 from processor.ultimate_embedder.telemetry.otel import (

@@ -7,11 +7,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import DenseRun
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.search.loading import ManifestEncoders
 
 MINILM = dense_model("all-miniLM-l6")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from search_parts import ListStore, bm25_matrix, make_chunks
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.errors import ModelNotAvailable
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.manifest_sections import (
@@ -17,7 +16,8 @@ from processor.ultimate_embedder.export.manifest_sections import (
     RerankRan,
 )
 from processor.ultimate_embedder.export.runtime import ExportRuntime
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import SparseInferenceRun
 from processor.ultimate_embedder.search import open_bundle
 from processor.ultimate_embedder.search.loading import ManifestEncoders

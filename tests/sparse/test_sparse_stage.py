@@ -13,7 +13,6 @@ import pytest
 import qdrant_edge
 from tokenizers import Tokenizer
 
-from processor.ultimate_embedder.catalogue import sparse_model
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder
 from processor.ultimate_embedder.encoders.sparse_queries import query_encoder
 from processor.ultimate_embedder.encoders.words import (
@@ -26,6 +25,7 @@ from processor.ultimate_embedder.errors import (
     ModelNotAvailable,
     UsageError,
 )
+from processor.ultimate_embedder.models.catalogue import sparse_model
 from processor.ultimate_embedder.records import (
     Chunk,
     Float32Array,

@@ -11,12 +11,12 @@ import pytest
 from masked_lm_parts import encoder_of, save_masked_lm
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import dense_model, sparse_model
 from processor.ultimate_embedder.config import PipelineConfig
 from processor.ultimate_embedder.errors import ModelError, ModelNotAvailable
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.hardware import this_machine
-from processor.ultimate_embedder.model_choice import choose_sparse
+from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
+from processor.ultimate_embedder.models.choice import choose_sparse
 from processor.ultimate_embedder.records import SparseVector
 from processor.ultimate_embedder.search.bundle import open_bundle
 from processor.ultimate_embedder.telemetry.events import FallbackUsed

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from promises import Promise
 from torture_parts import COLLECTION, config_of, run_once, write_pages
 
-from processor.ultimate_embedder.catalogue import dense_model
+from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.verify import verify_bundle
 
 PRIMARY = dense_model("all-miniLM-l6")

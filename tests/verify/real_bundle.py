@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
-from processor.ultimate_embedder.catalogue import (
+from processor.ultimate_embedder.config import KaggleGPUConfig, PipelineConfig
+from processor.ultimate_embedder.models.catalogue import (
     dense_model,
     rerank_model,
     sparse_model,
 )
-from processor.ultimate_embedder.config import KaggleGPUConfig, PipelineConfig
 from processor.ultimate_embedder.telemetry.events import silent
 from processor.ultimate_embedder.testing import hashing_parts
 

@@ -19,7 +19,6 @@ from bundle_parts import (
     make_store,
 )
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.verify import verify
 from processor.ultimate_embedder.encoders.attention_sparse import AttentionSparseEncoder
@@ -28,7 +27,8 @@ from processor.ultimate_embedder.encoders.metadata_terms import MetadataTerms
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.errors import ModelNotAvailable
 from processor.ultimate_embedder.export.runtime import ExportRuntime
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import (
     Float32Array,
     SparseInferenceRun,

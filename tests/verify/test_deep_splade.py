@@ -10,7 +10,7 @@ from real_bundle import run_bundle
 
 from processor.ultimate_embedder.cli.deep import ModelsOf
 from processor.ultimate_embedder.errors import ModelNotAvailable
-from processor.ultimate_embedder.model_choice import choose_sparse
+from processor.ultimate_embedder.models.choice import choose_sparse
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.verify import verify_bundle
 

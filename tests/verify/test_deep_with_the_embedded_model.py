@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from bundle_parts import PRIMARY, ListStore, dense_run, make_manifest, make_store
 
-from processor.ultimate_embedder.catalogue import dense_model
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.verify import verify
 from processor.ultimate_embedder.config import LongTexts
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.export.runtime import ExportRuntime
-from processor.ultimate_embedder.model_manager import ModelManager
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.records import Float32Array
 
 

@@ -15,7 +15,7 @@ from ..encoders.bm25 import Bm25Encoder
 from ..encoders.sparse_queries import query_encoder
 from ..encoders.texts import TextEncoder
 from ..errors import BundleError, UsageError
-from ..model_manager import ModelManager
+from ..models.manager import ModelManager
 from ..records import Chunk, Query, SparseInferenceRun, SparseVector
 from ..retrieval.probes import Probe, draw_probes
 from ..search.loading import dense_config

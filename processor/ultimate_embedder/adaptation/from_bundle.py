@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ..catalogue import RERANKING_MODELS, rerank_model
 from ..config import RerankingConfig
 from ..encoders.cross_encoder import TorchCrossEncoder
 from ..encoders.pair_batches import score_pairs
@@ -21,8 +20,9 @@ from ..encoders.weight_difference import DifferenceCard
 from ..errors import ModelNotAvailable, UsageError
 from ..export.manifest_sections import RerankRan
 from ..hardware import this_machine
-from ..model_choice import choose_rerank
-from ..model_manager import ModelManager
+from ..models.catalogue import RERANKING_MODELS, rerank_model
+from ..models.choice import choose_rerank
+from ..models.manager import ModelManager
 from ..records import Float32Array
 from ..retrieval.blend import BlendConfig
 from ..search.loading import rerank_config

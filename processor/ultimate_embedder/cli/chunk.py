@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 import orjson
 import typer
 
-from ..catalogue import PROFILES, dense_model, profile, sparse_model
 from ..chunking.document import ChunkSettings
 from ..chunking.folder import CollectionReport, chunk_folder
 from ..chunking.one_file import ChunkJob
@@ -19,7 +18,8 @@ from ..chunking.tokens import MIN_BUDGET
 from ..config import ModelConfig
 from ..encoders.sources import locate_model
 from ..errors import UsageError
-from ..model_choice import choose_dense
+from ..models.catalogue import PROFILES, dense_model, profile, sparse_model
+from ..models.choice import choose_dense
 from ..settings import ReportingConfig, decide
 from .errors_out import EXIT_FAILED, say
 from .listeners import listening

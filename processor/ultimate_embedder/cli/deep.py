@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..catalogue import SPARSE_MODELS, dense_model
 from ..encoders.attention_sparse import AttentionSparseEncoder
 from ..encoders.protocols import Tokenizer
 from ..encoders.sparse_queries import query_encoder
@@ -16,7 +15,8 @@ from ..encoders.texts import TextEncoder
 from ..errors import ModelNotAvailable, UsageError
 from ..export.manifest import Manifest, read_manifest_bytes
 from ..export.manifest_sections import DenseRun
-from ..model_manager import ModelManager
+from ..models.catalogue import SPARSE_MODELS, dense_model
+from ..models.manager import ModelManager
 from ..records import Float32Array, SparseInferenceRun, SparseVector
 from ..search.loading import sparse_config
 

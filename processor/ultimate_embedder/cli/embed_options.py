@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import typer
 
-from ..catalogue import PROFILES
+from ..models.catalogue import PROFILES
 from ..setting_table import SETTINGS
 
 Given = dict[str, tuple[object, str]]

@@ -11,12 +11,12 @@ from typing import Annotated
 import orjson
 import typer
 
-from ..catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
 from ..config import DEFAULT_GPU_MEMORY_CAP_BYTES, ModelConfig
 from ..errors import UsageError
-from ..model_choice import choose_rerank, unknown_model
-from ..model_entries import Kind, Known, entries
-from ..model_inventory import ModelState, state_of
+from ..models.catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
+from ..models.choice import choose_rerank, unknown_model
+from ..models.entries import Kind, Known, entries
+from ..models.inventory import ModelState, state_of
 from .output import Sheet, show_sheet, stdout_format
 
 AsJson = Annotated[

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ..catalogue import PROFILES
 from ..config import GIB
 from ..errors import ModelError, UsageError
-from ..model_entries import Entry, entries
-from ..model_inventory import MemoryFit, ModelState, state_of
+from ..models.catalogue import PROFILES
+from ..models.entries import Entry, entries
+from ..models.inventory import MemoryFit, ModelState, state_of
 from ..setting_table import gibibytes
 from ..settings import decide
 from .errors_out import EXIT_FAILED, say

@@ -12,8 +12,8 @@ import typer
 from ..config import GIB
 from ..encoders.hub import HuggingFaceHub
 from ..errors import ModelError
-from ..model_entries import entries
-from ..model_fetch import Fetched, fetch_model
+from ..models.entries import entries
+from ..models.fetch import Fetched, fetch_model
 from ..settings import decide
 from .errors_out import EXIT_FAILED, say, say_json
 from .models_check import KeysArgument, ProfileOption

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 
-from ..model_choice import choose_rerank
+from ..models.choice import choose_rerank
 from ..retrieval.fusion import FusionConfig
 from ..search import Bundle, Hit, SearchResults, Stage, open_bundle
 from ..search.filters import parse_filters

@@ -136,7 +136,7 @@ def check_bundles(config: PipelineConfig, outcome: RunOutcome) -> StatisticsChec
     Raises:
         EmbedderError: a bundle cannot be read.
     """
-    from ..model_manager import ModelManager
+    from ..models.manager import ModelManager
     from ..verify import check_statistics
     from .statistics import StatisticsCheck, token_counter
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import KAGGLE_OPTIMIZED_MODELS
 from ..export.manifest import Manifest
-from ..model_choice import choose_dense
-from ..model_manager import ModelManager
+from ..models.catalogue import KAGGLE_OPTIMIZED_MODELS
+from ..models.choice import choose_dense
+from ..models.manager import ModelManager
 from ..verify import CountTokens, IdFigures, Statistics, SubdirFigures
 from .output import Sheet, count
 

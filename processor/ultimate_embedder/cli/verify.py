@@ -13,7 +13,7 @@ import typer
 from ..errors import UsageError
 from ..export.manifest import Manifest, read_manifest_bytes
 from ..intake.chunks import find_collections
-from ..model_manager import ModelManager
+from ..models.manager import ModelManager
 from ..telemetry.printable import printable
 from ..verify import VerificationReport, bundles_in, check_statistics, verify_bundle
 from .deep import ModelsOf

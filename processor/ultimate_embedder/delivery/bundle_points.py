@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import orjson
 
-from ..catalogue import SPARSE_MODELS
 from ..errors import BundleError, DeliveryError, UsageError
 from ..export.layout import BundleNames
 from ..export.manifest import Manifest
 from ..export.strict_json import Line, read_lines
+from ..models.catalogue import SPARSE_MODELS
 from .layout import CollectionLayout, DenseVector, Point, SparseVectorKind
 
 MAX_BATCH_POINTS: Final = 256

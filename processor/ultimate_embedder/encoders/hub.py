@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..errors import ModelNotAvailable, OutputError
-from ..model_lock import LOCK_NAME, MAIN
+from ..models.lock import LOCK_NAME, MAIN
 
 _Answer = TypeVar("_Answer")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ModelError, ModelMismatch, ModelNotAvailable
-from ..model_facts import read_facts, read_json
-from ..model_lock import MAIN, is_commit, read_lock
+from ..models.facts import read_facts, read_json
+from ..models.lock import MAIN, is_commit, read_lock
 from .hub import Hub, HuggingFaceHub, Listing, with_retries
 
 Origin = Literal["folder", "package", "cache", "hub"]

@@ -17,7 +17,7 @@ from ..chunking.tokens import TokenCounter
 from ..chunking.writer import chunk_file, write_whole
 from ..config import PipelineConfig
 from ..errors import InputError, UsageError
-from ..model_manager import ModelSource
+from ..models.manager import ModelSource
 from .beir import Document
 
 Treatment = Literal["whole", "chunked"]

@@ -16,7 +16,7 @@ from ..batch_runner import BatchRunner
 from ..config import PipelineConfig
 from ..errors import EmbedderError, RunStopped
 from ..intake.queries import read_queries
-from ..model_manager import ModelManager
+from ..models.manager import ModelManager
 from ..run.parts import Parts
 from ..search import Bundle, open_bundle
 from ..search.query_encoders import QueryEncoders

@@ -16,7 +16,7 @@ from ..encoders.sources import ModelLocation
 from ..errors import ModelError
 from ..memory_cost import Architecture, padded_length
 from ..memory_plan import batch_budget
-from ..model_manager import ModelSource
+from ..models.manager import ModelSource
 from ..planning import ROWS_A_BATCH, TOKENS_A_BATCH, BatchPlan, plan_batches
 from ..records import Int64Array
 from ..telemetry.events import Emit, StageFinished, StageStarted

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..catalogue import dense_model
 from ..config import ModelConfig, PipelineConfig
 from ..errors import ModelError, ModelNotAvailable
 from ..intake.measure import MeasuredCollection, MeasuredModel
 from ..ledger import Ledger
+from ..models.catalogue import dense_model
 from ..stages.dense import DenseStage
 from ..stages.dense_records import DenseBlock, DenseTask
 from ..telemetry.events import Emit, Event, StageStarted

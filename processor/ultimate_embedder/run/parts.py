@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..export.manifest import Manifest
 from ..gpu_lease import Leases
-from ..model_manager import ModelSource
+from ..models.manager import ModelSource
 from ..records import Float32Array
 from ..stages.dense import OpenExecutor
 from ..stages.sparse import SparseResult

@@ -25,8 +25,8 @@ from ..errors import DeviceOutOfMemory, ModelNotAvailable
 from ..export.layout import BundleNames
 from ..intake.measure import MeasuredCollection, MeasuredModel
 from ..intake.queries import read_queries
-from ..model_choice import choose_rerank
-from ..model_manager import ModelSource
+from ..models.choice import choose_rerank
+from ..models.manager import ModelSource
 from ..records import Float32Array, Query, SparseVector
 from ..retrieval.fusion import FusionConfig
 from ..retrieval.indexes import DenseIndex, SparseIndex

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from ..catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
 from ..config import ModelConfig, PipelineConfig, RerankingConfig, SparseModelConfig
 from ..encoders.sources import ModelLocation, locate_model
 from ..encoders.splade_source import find_splade
 from ..errors import ModelError
-from ..model_manager import ModelSource
+from ..models.catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
+from ..models.manager import ModelSource
 
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig)
 Warn = Callable[[str], None]

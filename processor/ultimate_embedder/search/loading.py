@@ -9,11 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import (
-    KAGGLE_OPTIMIZED_MODELS,
-    RERANKING_MODELS,
-    SPARSE_MODELS,
-)
 from ..config import ModelConfig, RerankingConfig, SparseModelConfig
 from ..encoders.pair_batches import score_pairs
 from ..encoders.protocols import SparseEncoder
@@ -23,9 +18,14 @@ from ..encoders.texts import TextEncoder
 from ..errors import ModelNotAvailable
 from ..export.manifest import Manifest
 from ..export.manifest_sections import DenseRun, RerankRan
-from ..model_choice import choose_rerank, choose_sparse, is_hub_id
-from ..model_lock import is_commit
-from ..model_manager import ModelManager
+from ..models.catalogue import (
+    KAGGLE_OPTIMIZED_MODELS,
+    RERANKING_MODELS,
+    SPARSE_MODELS,
+)
+from ..models.choice import choose_rerank, choose_sparse, is_hub_id
+from ..models.lock import is_commit
+from ..models.manager import ModelManager
 from ..records import Float32Array, SparseInferenceRun, SparseVector
 from .parts import fused_sparse_run
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from .config import (
+from ..config import (
     GIB,
     ModelConfig,
     RerankingConfig,
     SparseModelConfig,
 )
-from .errors import UnknownModel, UsageError
-from .retrieval.blend import BlendConfig
-from .retrieval.fusion import FusionConfig
+from ..errors import UnknownModel, UsageError
+from ..retrieval.blend import BlendConfig
+from ..retrieval.fusion import FusionConfig
 
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from .errors import OutputError, UsageError
+from ..errors import OutputError, UsageError
 
 LOCK_NAME = "ultimate-embedder.lock.json"
 MAIN = "main"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..config import ModelConfig, RerankingConfig, SparseModelConfig
+from ..encoders.hub import Hub
+from ..encoders.sources import ModelLocation, locate_model
+from ..errors import UsageError
 from . import catalogue
-from .config import ModelConfig, RerankingConfig, SparseModelConfig
-from .encoders.hub import Hub
-from .encoders.sources import ModelLocation, locate_model
-from .errors import UsageError
-from .model_choice import is_hub_id, unknown_model
+from .choice import is_hub_id, unknown_model
 
 Kind = Literal["dense", "sparse", "rerank"]
 Known = ModelConfig | SparseModelConfig | RerankingConfig

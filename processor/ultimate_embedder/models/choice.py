@@ -2,7 +2,7 @@
 
 A key of the registry, a local folder, or the id of a model on the hub, `org/name`; a
 revision may follow: `org/name@REVISION`. What the registry does not know is described
-by the model's own files, see `model_facts`.
+by the model's own files, see `facts`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ..config import ModelConfig, RerankingConfig, SparseModelConfig
+from ..encoders.hub import Hub
+from ..encoders.sources import locate_model
+from ..errors import ModelError, UnknownModel, UsageError
+from ..retrieval.blend import BlendConfig
 from . import catalogue
-from .config import ModelConfig, RerankingConfig, SparseModelConfig
-from .encoders.hub import Hub
-from .encoders.sources import locate_model
-from .errors import ModelError, UnknownModel, UsageError
-from .model_facts import is_count, read_facts, read_json
-from .retrieval.blend import BlendConfig
+from .facts import is_count, read_facts, read_json
 
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import RerankingConfig
-from .encoders.hub import Hub, with_retries
-from .encoders.sources import Origin
-from .errors import ModelNotAvailable
-from .model_entries import Entry, FileNeed
-from .model_inventory import folder_bytes
-from .model_lock import MAIN, is_commit, read_lock, write_lock
+from ..config import RerankingConfig
+from ..encoders.hub import Hub, with_retries
+from ..encoders.sources import Origin
+from ..errors import ModelNotAvailable
+from .entries import Entry, FileNeed
+from .inventory import folder_bytes
+from .lock import MAIN, is_commit, read_lock, write_lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

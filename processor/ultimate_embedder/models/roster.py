@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from .config import ModelConfig, RerankingConfig, SparseModelConfig
-from .errors import UnknownModel, UsageError
-from .model_lock import NO_LOCK, read_lock
+from ..config import ModelConfig, RerankingConfig, SparseModelConfig
+from ..errors import UnknownModel, UsageError
+from .lock import NO_LOCK, read_lock
 
 Model = TypeVar("Model", ModelConfig, SparseModelConfig, RerankingConfig)
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .catalogue_shapes import SHAPES, STORED_BYTES
-from .config import RerankingConfig, SparseModelConfig
-from .encoders.architecture import read_architecture
-from .encoders.hub import Hub, HuggingFaceHub, with_retries
-from .encoders.sources import ModelLocation, files_to_fetch, is_complete
-from .errors import ModelError
-from .memory_cost import (
+from ..config import RerankingConfig, SparseModelConfig
+from ..encoders.architecture import read_architecture
+from ..encoders.hub import Hub, HuggingFaceHub, with_retries
+from ..encoders.sources import ModelLocation, files_to_fetch, is_complete
+from ..errors import ModelError
+from ..memory_cost import (
     PLANNING_DTYPE,
     Architecture,
     Head,
@@ -27,10 +26,11 @@ from .memory_cost import (
     token_budget,
     weight_bytes,
 )
-from .model_entries import Entry, FileNeed, Kind
-from .model_facts import read_facts
-from .model_lock import MAIN, read_lock
-from .planning import ROWS_A_BATCH
+from ..planning import ROWS_A_BATCH
+from .entries import Entry, FileNeed, Kind
+from .facts import read_facts
+from .lock import MAIN, read_lock
+from .shapes import SHAPES, STORED_BYTES
 
 Place = Literal["folder", "package", "cache", "missing", "none needed"]
 

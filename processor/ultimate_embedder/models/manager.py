@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
+from ..config import ModelConfig
+from ..encoders.protocols import AttentionEncoder, Tokenizer
+from ..encoders.sources import ModelLocation, locate_model
+from ..encoders.tokenizer import HubTokenizer
+from ..errors import UsageError
+from ..hardware import this_machine
 from .catalogue import KAGGLE_OPTIMIZED_MODELS
-from .config import ModelConfig
-from .encoders.protocols import AttentionEncoder, Tokenizer
-from .encoders.sources import ModelLocation, locate_model
-from .encoders.tokenizer import HubTokenizer
-from .errors import UsageError
-from .hardware import this_machine
-from .model_facts import check_prompts
+from .facts import check_prompts
 
 _BACKENDS = ("pytorch", "onnx")
 
@@ -91,7 +91,7 @@ class ModelManager:
         """Return the fastest precision that `device` computes natively."""
         if device == "cpu":
             return this_machine().cpu_dtype
-        from .encoders.precision import cuda_dtype
+        from ..encoders.precision import cuda_dtype
 
         return cuda_dtype(device)
 
@@ -109,8 +109,8 @@ class ModelManager:
             MissingExtra: its backend is not installed.
             ModelError: it cannot be loaded or is not what the registry says.
         """
-        from .encoders.dense import open_dense
-        from .encoders.dense_torch import one_thread, release_memory
+        from ..encoders.dense import open_dense
+        from ..encoders.dense_torch import one_thread, release_memory
 
         location = self.locate(config)
         with one_thread() if device == "cpu" else nullcontext():

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from .config import ModelConfig, Pooling
-from .errors import ModelError, ModelMismatch
+from ..config import ModelConfig, Pooling
+from ..errors import ModelError, ModelMismatch
 
 _CURE = "Give the folder of a model in Hugging Face layout."
 _WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")

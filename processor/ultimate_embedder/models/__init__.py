@@ -1,0 +1,1 @@
+"""The models of a run: known, asked for, described, pinned, fetched, loaded."""
