@@ -20,7 +20,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config records planning memory_cost memory_plan encoders.protocols "
+        "config records planning memory_cost memory_plan memory_room "
+        "encoders.protocols "
         "telemetry.events retrieval.ranking retrieval.blend retrieval.fusion",
         "models.catalogue models.shapes retrieval",
         "setting_table models.choice models.facts models.lock models.roster "
@@ -75,7 +76,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlite3": ("ledger",),
     "pynvml": ("encoders.device_probe",),
     "prometheus_client": ("telemetry.prometheus",),
-    "opentelemetry.sdk": ("telemetry.otel",),
+    "opentelemetry.sdk": (
+        "telemetry.otel",
+        "telemetry.otlp_file",
+        "telemetry.otlp_network",
+        "telemetry.span_delivery",
+    ),
 }
 """A library and the modules through which it enters."""
 

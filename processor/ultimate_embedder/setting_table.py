@@ -204,12 +204,14 @@ def show_gibibytes(value: int) -> str:
 class Setting:
     """`variable` is read from `.env` and the environment, with `parse_variable`.
 
+    `narrower` is a variable for the same that wins over `variable` in its layer.
     `show` gives a value as a person would type it, with its unit.
     """
 
     key: str
     parse: Parser
     variable: str | None = None
+    narrower: str | None = None
     parse_variable: Parser | None = None
     show: Callable[[Any], str] = show
 
@@ -273,11 +275,18 @@ SETTINGS: Mapping[str, Setting] = _table(
         Setting(key="log_level", parse=choice("debug", "info", "warning", "error")),
         Setting(key="metrics_port", parse=integer(1, 65535)),
         Setting(key="metrics_textfile", parse=path),
-        Setting(key="otlp_endpoint", parse=url, variable="OTEL_EXPORTER_OTLP_ENDPOINT"),
+        Setting(
+            key="otlp_endpoint",
+            parse=url,
+            variable="OTEL_EXPORTER_OTLP_ENDPOINT",
+            narrower="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        ),
         Setting(
             key="otlp_protocol",
             parse=choice("grpc", "http/protobuf"),
             variable="OTEL_EXPORTER_OTLP_PROTOCOL",
+            narrower="OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         ),
+        Setting(key="otlp_file", parse=path, variable="EMBEDDER_OTLP_FILE"),
     )
 )

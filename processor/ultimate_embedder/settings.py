@@ -46,7 +46,7 @@ COMMAND_LAYER = "command line"
 
 _OWN_PREFIX = "EMBEDDER_"
 _READ_BY_LIBRARIES = re.compile(
-    r"HF_(?!HUB_OFFLINE$)|CUDA_|OTEL_(?!EXPORTER_OTLP_(ENDPOINT|PROTOCOL)$)"
+    r"HF_(?!HUB_OFFLINE$)|CUDA_|OTEL_(?!EXPORTER_OTLP_(TRACES_)?(ENDPOINT|PROTOCOL)$)"
 )
 _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "collections": (),
@@ -79,6 +79,7 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "metrics_textfile": None,
     "otlp_endpoint": None,
     "otlp_protocol": None,
+    "otlp_file": None,
 }
 
 
@@ -101,6 +102,7 @@ class ReportingConfig:
     metrics_textfile: Path | None = None
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
+    otlp_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,10 +310,12 @@ def _variable_layer(
 ) -> dict[str, Decision]:
     decisions = {}
     for key, setting in SETTINGS.items():
-        name = setting.variable
-        value = variables.get(name, "") if name else ""
-        if not name or not value.strip():
-            continue  # an empty variable counts as one that is not set
+        names = (name for name in (setting.narrower, setting.variable) if name)
+        # An empty variable counts as one that is not set.
+        name = next((one for one in names if variables.get(one, "").strip()), None)
+        if name is None:
+            continue
+        value = variables[name]
         source = f".env:{lines[name]}" if name in lines else name
         place = f"{source}: {name}" if name in lines else name
         parsed = _parse(setting.parse_variable or setting.parse, value, place)

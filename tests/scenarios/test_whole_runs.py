@@ -21,10 +21,8 @@ from processor.ultimate_embedder.models.catalogue import (
 )
 from processor.ultimate_embedder.telemetry.events import Event, Listener, fan_out
 from processor.ultimate_embedder.telemetry.logs import LogListener
-from processor.ultimate_embedder.telemetry.otel import (
-    JsonLinesSpanExporter,
-    OtelListener,
-)
+from processor.ultimate_embedder.telemetry.otel import OtelListener
+from processor.ultimate_embedder.telemetry.otlp_file import OtlpFileExporter
 from processor.ultimate_embedder.telemetry.prometheus import PrometheusListener
 from processor.ultimate_embedder.testing import hashing_parts
 
@@ -143,7 +141,7 @@ def test_no_span_metric_or_log_line_holds_text_of_a_chunk(
     listeners = (
         LogListener(stream=log, log_format="json", level="debug"),
         PrometheusListener(tmp_path / "run.prom"),
-        OtelListener(JsonLinesSpanExporter(tmp_path / "spans.jsonl")),
+        OtelListener({"file": OtlpFileExporter(tmp_path / "spans.jsonl")}),
     )
     bundle = run(config, *listeners)
     for listener in listeners:

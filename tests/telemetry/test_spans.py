@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,20 +23,22 @@ from opentelemetry.trace import StatusCode, get_tracer_provider
 from processor.ultimate_embedder.errors import UsageError
 from processor.ultimate_embedder.telemetry import events as ev
 from processor.ultimate_embedder.telemetry.events import fan_out
-from processor.ultimate_embedder.telemetry.otel import (
-    JsonLinesSpanExporter,
-    OtelListener,
-    otlp_exporter,
-)
+from processor.ultimate_embedder.telemetry.otel import OtelListener, otlp_exporter
+from processor.ultimate_embedder.telemetry.otlp_file import OtlpFileExporter
 
 
 def spans_of(events: list[ev.Event]) -> dict[str, ReadableSpan]:
+    """Return the spans of the run and its stages by name."""
     exporter = InMemorySpanExporter()
-    listener = OtelListener(exporter)
+    listener = OtelListener({"memory": exporter})
     for event in events:
         listener(event)
     listener.close()
-    return {span.name: span for span in exporter.get_finished_spans()}
+    return {
+        span.name: span
+        for span in exporter.get_finished_spans()
+        if not span.name.endswith(".batch")
+    }
 
 
 def test_each_stage_is_a_child_of_the_run(small_run) -> None:
@@ -66,6 +69,8 @@ def test_spans_carry_figures_as_attributes(small_run) -> None:
         "rag.unit": "chunks",
         "rag.items": 8,
         "rag.tokens": 200,
+        "rag.batches": 2,
+        "rag.batch_size": 4,
         "rag.device": "cuda:0",
         "rag.gpu_peak_bytes": 5000,
         "rag.fallback_used": False,
@@ -108,10 +113,13 @@ def test_a_skipped_stage_and_an_oom_retry_are_marked_where_they_happen() -> None
         ]
     )
     (skipped,) = spans["rag.run"].events
-    assert (skipped.name, dict(skipped.attributes or {})["rag.reason"]) == (
-        "rag.stage_skipped",
-        "off",
-    )
+    assert skipped.name == "rag.stage_skipped"
+    assert dict(skipped.attributes or {}) == {
+        "rag.stage": "rerank",
+        "rag.collection": "docs",
+        "rag.reason": "off",
+        "rag.layer": "command line",
+    }
     (retried,) = spans["rag.dense"].events
     assert retried.timestamp == 5_000_000_000
     assert dict(retried.attributes or {})["rag.budget_tokens"] == 64
@@ -164,19 +172,21 @@ def test_the_service_has_our_name_unless_the_environment_gives_another(
 
 def test_a_file_gets_each_span_as_a_line_of_json(small_run, tmp_path: Path) -> None:
     path = tmp_path / "spans.jsonl"
-    listener = OtelListener(JsonLinesSpanExporter(path))
+    listener = OtelListener({"file": OtlpFileExporter(path)})
     for event in small_run:
         listener(event)
     listener.close()
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {record["name"] for record in records} == set(listener.spans_exported)
-    dense = next(record for record in records if record["name"] == "rag.dense")
-    assert dense["attributes"]["rag.items"] == 8
+    (line,) = path.read_text().splitlines()
+    (resource,) = json.loads(line)["resourceSpans"]
+    (scope,) = resource["scopeSpans"]
+    assert {span["name"] for span in scope["spans"]} == set(listener.spans_exported)
+    dense = next(span for span in scope["spans"] if span["name"] == "rag.dense")
+    assert {"key": "rag.items", "value": {"intValue": "8"}} in dense["attributes"]
 
 
 def test_a_file_that_cannot_be_opened_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
-        JsonLinesSpanExporter(tmp_path / "missing" / "spans.jsonl")
+        OtlpFileExporter(tmp_path / "missing" / "spans.jsonl")
 
 
 class Broken(SpanExporter):
@@ -193,31 +203,34 @@ def test_a_broken_exporter_loses_its_spans_and_nothing_else(
     small_run, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = InMemorySpanExporter()
-    listener = OtelListener(Broken(), good)
+    listener = OtelListener({"broken": Broken(), "good": good})
     emit = fan_out([listener])
     with caplog.at_level(logging.WARNING):
         for event in small_run:
             emit(event)
         listener.close()
-    assert len(good.get_finished_spans()) == 5
-    assert listener.spans_failed == 5
+    assert len(good.get_finished_spans()) == 9
+    assert listener.spans_failed == 9
     assert listener.spans_exported == {}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "no route" in caplog.text
 
 
 def test_exported_spans_are_counted_by_name(small_run) -> None:
-    listener = OtelListener(InMemorySpanExporter())
+    listener = OtelListener({"memory": InMemorySpanExporter()})
     for event in small_run:
         listener(event)
     listener.close()
     listener.close()
     assert listener.spans_exported == {
         "rag.dense": 1,
+        "rag.dense.batch": 2,
         "rag.export": 1,
         "rag.rerank": 1,
+        "rag.rerank.batch": 1,
         "rag.run": 1,
         "rag.sparse": 1,
+        "rag.sparse.batch": 1,
     }
 
 
@@ -272,14 +285,14 @@ def test_an_otlp_endpoint_receives_the_spans_over_http(
     collector = Collector()
     try:
         endpoint = f"http://127.0.0.1:{collector.port}{path}"
-        listener = OtelListener(otlp_exporter(endpoint))
+        listener = OtelListener({"http": otlp_exporter(endpoint)})
         for event in small_run:
             listener(event)
         listener.close()
     finally:
         collector.close()
     assert set(collector.paths) == {received_at}
-    assert sorted(collector.names) == sorted(listener.spans_exported)
+    assert Counter(collector.names) == listener.spans_exported
 
 
 def test_the_port_or_the_protocol_chooses_grpc() -> None:

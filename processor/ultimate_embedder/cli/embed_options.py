@@ -291,6 +291,7 @@ _TELEMETRY = (
     SettingOption("metrics_textfile", "Write Prometheus metrics there.", "FILE"),
     SettingOption("metrics_port", "Serve Prometheus metrics during the run.", "N"),
     SettingOption("otlp_endpoint", "Send OpenTelemetry spans there.", "URL"),
+    SettingOption("otlp_file", "Append OpenTelemetry spans to that file.", "FILE"),
     SettingOption(
         "otlp_protocol",
         "How to send them.",

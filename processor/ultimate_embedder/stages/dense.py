@@ -156,6 +156,7 @@ class DenseStage:
                 padded_tokens=reply.padded_tokens,
                 truncated_tokens=begun.truncated_tokens(reply.batch),
                 device=reply.device,
+                batch_size=reply.rows,
             )
         )
 

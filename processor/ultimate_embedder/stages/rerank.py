@@ -213,6 +213,8 @@ class RerankPipeline:
                     tokens=fitted.scored.tokens,
                     padded_tokens=fitted.scored.padded_tokens,
                     device=self._fitting.executor.scorer.device,
+                    batch_size=fitted.scored.batch_size,
+                    candidates=len(fitted.candidates),
                 )
             )
         return done, sum(query.candidates for query in done)

@@ -60,6 +60,7 @@ class Progress:
         self._total = len(store)
         self._model = model
         self._tokens = 0
+        self._device = "cpu"
 
     def begin(self, *, done_before: int, fallback_reason: str | None) -> None:
         """The stage starts; an earlier run left the vectors of `done_before` chunks."""
@@ -93,6 +94,7 @@ class Progress:
     ) -> None:
         """Chunks went through."""
         self._tokens += tokens
+        self._device = device
         self._emit(
             BatchFinished(
                 stage="sparse",
@@ -122,6 +124,7 @@ class Progress:
                 items=self._total,
                 tokens=self._tokens,
                 seconds=seconds,
+                device=self._device,
                 fallback_reason=fallback_reason,
                 reused=reused,
                 empty=empty,

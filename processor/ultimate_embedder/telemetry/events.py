@@ -73,7 +73,11 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFinished(Event):
-    """One unit of a stage's work is done (for rerank: one query)."""
+    """One unit of a stage's work is done (for rerank: one query).
+
+    `batch_size` counts what was computed at once where that is not `items`: pairs of a
+    query and a candidate, pieces of long texts.
+    """
 
     stage: Stage
     collection: str
@@ -84,6 +88,8 @@ class BatchFinished(Event):
     padded_tokens: int = 0
     truncated_tokens: int = 0
     device: str = "cpu"
+    batch_size: int | None = None
+    candidates: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import orjson
 
 from . import events as ev
 from .printable import printable
+from .trace_ids import trace_id_of
 
 Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["plain", "json"]
@@ -194,7 +195,8 @@ class LogListener:
     """Writes a line an event to `stream`, from `level` upwards.
 
     Without a stream it is whatever `sys.stderr` is at that moment, so that lines pass
-    above a live progress display instead of through it.
+    above a live progress display instead of through it. With `trace_ids`, lines of JSON
+    name the trace that the run's spans are in.
     """
 
     def __init__(
@@ -203,13 +205,18 @@ class LogListener:
         log_format: LogFormat = "plain",
         level: Level = "info",
         stream: TextIO | None = None,
+        trace_ids: bool = False,
     ) -> None:
         self._format = log_format
         self._threshold = _SEVERITY[level]
         self._stream = stream
+        self._trace_ids = trace_ids
+        self._trace: dict[str, str] = {}
 
     def __call__(self, event: ev.Event) -> None:
         """Write the line of `event`, if it has one at this level."""
+        if self._trace_ids and isinstance(event, ev.RunStarted):
+            self._trace = {"trace_id": trace_id_of(event.run_id)}
         sentence = _SENTENCES.get(type(event))
         level = _level(event)
         if sentence is None or _SEVERITY[level] < self._threshold:
@@ -227,12 +234,12 @@ class LogListener:
     def close(self) -> None:
         """Nothing is held: every line is out when its event has been heard."""
 
-    @staticmethod
-    def _json(event: ev.Event, level: Level) -> str:
+    def _json(self, event: ev.Event, level: Level) -> str:
         record: dict[str, Any] = {
             "at": _timestamp(event.at),
             "level": level,
             "event": _snake(type(event).__name__),
+            **self._trace,
         }
         record |= {
             field.name: _jsonable(getattr(event, field.name))

@@ -40,6 +40,11 @@ STAGE_ITEMS: Final[Mapping[Stage, str]] = MappingProxyType(
 )
 """What a finished stage counts; progress on the way may count files instead."""
 
+BATCH_SPAN_SUFFIX: Final = ".batch"
+"""`rag.dense.batch`: one of the batches below `rag.dense`; not every one has a span."""
+
+# No `gen_ai.*` attribute of OpenTelemetry's conventions is stable (November 2026), so
+# none is used: a name here is never taken back.
 ATTR_RUN_ID: Final = "rag.run_id"
 ATTR_EXIT_CODE: Final = "rag.exit_code"
 ATTR_STAGE: Final = "rag.stage"
@@ -50,12 +55,19 @@ ATTR_DEVICE: Final = "rag.device"
 ATTR_ITEMS: Final = "rag.items"
 ATTR_UNIT: Final = "rag.unit"
 ATTR_TOKENS: Final = "rag.tokens"
+ATTR_PADDED_TOKENS: Final = "rag.padded_tokens"
+ATTR_TRUNCATED_TOKENS: Final = "rag.truncated_tokens"
+ATTR_BATCHES: Final = "rag.batches"
+ATTR_BATCH_SIZE: Final = "rag.batch_size"
+ATTR_BATCH_NUMBER: Final = "rag.batch.number"
+ATTR_BATCH_STANDS_FOR: Final = "rag.batch.stands_for"
 ATTR_CANDIDATES: Final = "rag.candidates"
 ATTR_RESUMED: Final = "rag.resumed_items"
 ATTR_GPU_PEAK_BYTES: Final = "rag.gpu_peak_bytes"
 ATTR_FALLBACK: Final = "rag.fallback_used"
 ATTR_FALLBACK_REASON: Final = "rag.fallback_reason"
 ATTR_REASON: Final = "rag.reason"
+ATTR_LAYER: Final = "rag.layer"
 ATTR_BUDGET_TOKENS: Final = "rag.budget_tokens"
 ATTR_LEASE_ACTION: Final = "rag.lease.action"
 ATTR_CAP_BYTES: Final = "rag.gpu_cap_bytes"
@@ -83,6 +95,7 @@ TOKENS_TOTAL: Final = "rag_tokens_total"
 FALLBACK_TOTAL: Final = "rag_fallback_total"
 OOM_RETRIES_TOTAL: Final = "rag_oom_retries_total"
 LAST_SUCCESS: Final = "rag_last_success_timestamp_seconds"
+STAGE_INFO: Final = "rag_stage_info"
 
 METRIC_LABELS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -95,5 +108,6 @@ METRIC_LABELS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         FALLBACK_TOTAL: ("stage", "reason"),
         OOM_RETRIES_TOTAL: ("stage",),
         LAST_SUCCESS: (),
+        STAGE_INFO: ("stage", "state", "layer"),
     }
 )

@@ -7,7 +7,7 @@ process leaks in and two runs in one process do not meet.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Final, Protocol
@@ -26,7 +26,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ..errors import UsageError
 from . import events as ev
 from . import names
+from .bounded_labels import BoundedLabels
 from .printable import printable
+from .trace_ids import trace_id_of
 
 _BATCH_BUCKETS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -35,6 +37,11 @@ _EXPORT_BUCKETS: Final = (
     0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0,
 )  # fmt: skip
 _REASON_LENGTH: Final = 80  # a label value, not a message
+# A run has at most 200 series, whatever it is called with: 89 that every run may have,
+# three for a model, one for a reason, four for a device, and `other` for each.
+_MODELS: Final = 16
+_REASONS_A_STAGE: Final = 6
+_DEVICES: Final = 8
 _LOGGER: Final = logging.getLogger(__name__)
 
 
@@ -77,24 +84,36 @@ class PrometheusListener:
     """Keeps the metrics; writes `textfile` at the end of each stage and of the run.
 
     The textfile appears by rename: a reader sees the old one or the new one. The time
-    of the last success is carried over from the file that is replaced.
+    of the last success is carried over from the file that is replaced. With
+    `exemplars`, histograms name the trace of the run to those who ask for OpenMetrics.
+    `tell` is told, once, that the textfile is not being written.
 
     Raises:
         UsageError: the folder of the textfile does not exist.
     """
 
-    def __init__(self, textfile: Path | None = None) -> None:
+    def __init__(
+        self,
+        textfile: Path | None = None,
+        *,
+        exemplars: bool = False,
+        tell: Callable[[str], None] = _LOGGER.warning,
+    ) -> None:
         if textfile is not None and not textfile.parent.is_dir():
             raise UsageError(
                 f"Metrics cannot be written to {textfile}: its folder does not exist."
             )
         self.registry: CollectorRegistry = _Registry()
         self._textfile = textfile
+        self._exemplars = exemplars
+        self._exemplar: dict[str, str] | None = None
+        self._tell = tell
         self._reported = False
         self._server: _Server | None = None
         self._thread: Thread | None = None
         self._success: Gauge | None = None
         self._counted: dict[tuple[str, str, str | None], int] = {}
+        self._bounded = BoundedLabels()
         self._make_metrics()
         before = _last_success(textfile) if textfile is not None else None
         if before is not None:
@@ -103,8 +122,13 @@ class PrometheusListener:
     def __call__(self, event: ev.Event) -> None:
         """Count what `event` says."""
         match event:
+            case ev.RunStarted() if self._exemplars:
+                self._exemplar = {"trace_id": trace_id_of(event.run_id)}
             case ev.StageStarted():
                 self._stage_started(event)
+            case ev.StageSkipped():
+                state = "disabled" if event.layer else "not_run"
+                self._stages.labels(event.stage, state, event.layer or "").set(1)
             case ev.BatchFinished():
                 self._batch(event)
             case ev.StageFinished():
@@ -113,7 +137,11 @@ class PrometheusListener:
             case ev.ItemQuarantined():
                 self._chunks.labels("read", "quarantined").inc()
             case ev.FallbackUsed():
-                reason = printable(event.reason, _REASON_LENGTH)
+                reason = self._bounded.value(
+                    f"reason of {event.stage}",
+                    printable(event.reason, _REASON_LENGTH),
+                    _REASONS_A_STAGE,
+                )
                 self._fallbacks.labels(event.stage, reason).inc()
             case ev.MemoryRetried():
                 self._oom_retries.labels(event.stage).inc()
@@ -150,7 +178,7 @@ class PrometheusListener:
             write_to_textfile(str(self._textfile), self.registry)
         except OSError as error:
             if not self._reported:
-                _LOGGER.warning("Metrics are not being written: %s", error)
+                self._tell(f"Metrics are not being written: {error}")
             self._reported = True
 
     def close(self) -> None:
@@ -198,6 +226,11 @@ class PrometheusListener:
             names.OOM_RETRIES_TOTAL,
             "Times a batch was made smaller for lack of memory.",
         )
+        self._stages = self._gauge(
+            names.STAGE_INFO,
+            "1 for each state of a stage in this run: on, disabled by a layer of the "
+            "settings, not_run because something was missing.",
+        )
         for stage in ("dense", "sparse", "rerank"):
             self._oom_retries.labels(stage)  # present at 0, so that a rise is a rise
 
@@ -215,6 +248,7 @@ class PrometheusListener:
 
     def _stage_started(self, event: ev.StageStarted) -> None:
         key = (event.stage, event.collection, event.model)
+        self._stages.labels(event.stage, "on", "").set(1)
         if event.unit != "chunks":
             return
         self._counted[key] = event.done_before
@@ -224,19 +258,20 @@ class PrometheusListener:
     def _batch(self, event: ev.BatchFinished) -> None:
         key = (event.stage, event.collection, event.model)
         if event.stage in self._latency and event.stage != "export":
-            self._latency[event.stage].observe(event.seconds)
+            self._latency[event.stage].observe(event.seconds, self._exemplar)
         if key in self._counted:
             self._counted[key] += event.items
             self._chunks.labels(event.stage, "done").inc(event.items)
         if event.model is None:
             return
+        model = self._bounded.value("model", printable(event.model), _MODELS)
         for kind, tokens in (
             ("embedded", event.tokens),
             ("padded", event.padded_tokens),
             ("truncated", event.truncated_tokens),
         ):
             if tokens:
-                self._tokens.labels(event.model, kind).inc(tokens)
+                self._tokens.labels(model, kind).inc(tokens)
 
     def _stage_finished(self, event: ev.StageFinished) -> None:
         key = (event.stage, event.collection, event.model)
@@ -244,7 +279,7 @@ class PrometheusListener:
         if names.STAGE_ITEMS[event.stage] == "chunks" and rest > 0:
             self._chunks.labels(event.stage, "done").inc(rest)
         if event.stage == "export":
-            self._latency["export"].observe(event.seconds)
+            self._latency["export"].observe(event.seconds, self._exemplar)
         if event.stage == "sparse":
             self._chunks.labels("sparse", "empty").inc(event.empty)
         if event.candidates is not None:
@@ -255,11 +290,13 @@ class PrometheusListener:
     def _lease(self, event: ev.LeaseChanged) -> None:
         if event.device == "cpu":
             return
-        self._gpu_cap.labels(event.device).set(event.cap_bytes)
+        device = self._bounded.value("device", event.device, _DEVICES)
+        self._gpu_cap.labels(device).set(event.cap_bytes)
         self._peak(event.stage, event.device, event.peak_bytes)
 
     def _peak(self, stage: str, device: str, peak_bytes: int) -> None:
         """Keep the highest peak seen."""
+        device = self._bounded.value("device", device, _DEVICES)
         before = self.registry.get_sample_value(
             names.GPU_PEAK_BYTES, {"stage": stage, "device": device}
         )
