@@ -1,4 +1,4 @@
-"""How large a batch may be under a memory cap, and what does not fit it at all.
+"""How large a batch may be under a memory cap, and what its passes come to.
 
 A plan reckons with content and settings alone: the cap is a setting, the card at hand
 is not. What a pass may take on that card, in its own precision, is a second and often
@@ -7,13 +7,10 @@ the larger figure.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from .config import GIB, GPU_MARGIN_BYTES
-from .errors import DeviceOutOfMemory
 from .memory_cost import (
     PLANNING_DTYPE,
     USEFUL_POSITIONS,
@@ -29,9 +26,6 @@ from .planning import TOKENS_A_BATCH
 ModelKind = Literal["dense", "sparse", "rerank"]
 CPU_ROWS = 4
 """Rows of a CPU's forward passes, whatever the batch: see `encoders.dense_torch`."""
-
-SPLADE_POSITIONS = 8192
-"""The most of one of SPLADE's passes on a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,35 +205,6 @@ def calibrate(
         length=longest,
         reckoned_bytes=reckoned,
         measured_bytes=probe.measure(1, longest),
-    )
-
-
-def does_not_fit(
-    architecture: Architecture,
-    *,
-    model: str,
-    dtype: str,
-    cap_bytes: int,
-    tokens: int,
-    row: int | None = None,
-    chunk_id: str | None = None,
-) -> DeviceOutOfMemory:
-    """Return the error for a text that alone is too long for a model under a cap."""
-    peak = planned_peak_bytes(architecture, dtype, rows=1, length=tokens)
-    needed = peak + GPU_MARGIN_BYTES
-    weights = weight_bytes(architecture, dtype)
-    chunk = f", chunk {chunk_id}," if chunk_id else ""
-    enough = math.ceil(100 * needed / GIB) / 100
-    shorter = "chunk with a smaller --max-tokens, "
-    too_large = weights >= room_bytes(cap_bytes)
-    return DeviceOutOfMemory(
-        f"Model {model} with one text of {tokens} tokens{chunk} needs "
-        f"{needed / GIB:.2f} GiB ({needed} bytes), {weights / GIB:.2f} GiB of it "
-        f"weights in {dtype}; the cap is {cap_bytes / GIB:.2f} GiB ({cap_bytes} "
-        "bytes). Nothing was started.",
-        cure=f"Raise --gpu-memory-cap to {enough:.2f}, {'' if too_large else shorter}"
-        "leave the model out, or choose --device cpu.",
-        row=row,
     )
 
 

@@ -31,10 +31,10 @@ from processor.ultimate_embedder.memory_cost import (
 from processor.ultimate_embedder.memory_plan import (
     batch_budget,
     calibrate,
-    does_not_fit,
     pass_budget,
     plan_on_gpu,
 )
+from processor.ultimate_embedder.memory_room import PlannedRoom
 from processor.ultimate_embedder.planning import BatchPlan, plan_batches
 from processor.ultimate_embedder.records import Float32Array, UInt32Array
 from processor.ultimate_embedder.testing import FakeDevice
@@ -209,9 +209,15 @@ def test_a_refusal_advises_shorter_chunks_only_where_they_would_help(
     _, _, shape = saved["bert"]
     small = smallest_cap(shape, "float32", 64)
     for cap, advised in ((small, True), (BESIDE + 1000, False)):
-        error = does_not_fit(
-            shape, model="bert", dtype="float32", cap_bytes=cap, tokens=512
+        room = PlannedRoom(
+            model="bert",
+            kind="dense",
+            architecture=shape,
+            dtype="float32",
+            cap_bytes=cap,
         )
+        assert not room.holds(512)
+        error = room.refusal(512)
         assert ("--max-tokens" in (error.cure or "")) == advised
         assert "--device cpu" in (error.cure or "")
 

@@ -1,46 +1,25 @@
 """An encoder that survives a device running out of memory: smaller passes, same rows.
 
-What it is given is cut by a budget of token positions, rows times the longest. A pass
-that fails is done again in halves, under a lowered budget (`Budget` has the rule). The
-texts keep their places. Where one text alone does not fit, there is nothing to split.
+What it is given is cut by a budget of token positions, rows times the longest; `Passes`
+has the rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DeviceOutOfMemory
 from ..records import Float32Array, UInt32Array
 from .budget import Budget
+from .passes import Call, DeviceUse, PassCost, Passes
 from .protocols import AttentionEncoder
-
-_GIB = 2**30
-_CURE = (
-    "{} Or leave the model out, or chunk with a smaller --max-tokens. The same command "
-    "goes on from here."
-)
-_MORE_ROOM = "Free the device or raise --gpu-memory-cap."
-_FEWER_WORKERS = "Use fewer workers."
-
-
-@dataclass(frozen=True, slots=True)
-class PassCost:
-    """What passes took: rows of each that went well, positions computed, failures."""
-
-    rows: tuple[int, ...]
-    positions: int
-    oom_retries: int
 
 
 class AdaptiveEncoder:
     """An `AttentionEncoder` around another one, which it asks for smaller passes.
 
-    `release` is called after a failure, to give back what the device's allocator
-    keeps. `used_bytes` tells, for the message at the end, how much memory was in use,
-    and `cap_bytes` how much may be.
+    `release`, `used_bytes` and `cap_bytes` are those of `DeviceUse`.
     """
 
     def __init__(
@@ -54,13 +33,24 @@ class AdaptiveEncoder:
         cap_bytes: int | None = None,
     ) -> None:
         """Wrap `encoder`; without a budget nothing is cut until memory fails."""
-        self.budget = Budget(budget_tokens)
         self._encoder = encoder
-        self._model = model
-        self._release = release
-        self._used_bytes = used_bytes
-        self._cap_bytes = cap_bytes
-        self._forget()
+        self._passes = Passes(
+            DeviceUse(
+                model=model,
+                device=encoder.device,
+                release=release,
+                used_bytes=used_bytes,
+                cap_bytes=cap_bytes,
+            ),
+            budget_tokens=budget_tokens,
+            # A CPU pads each text to its own length, a GPU to the longest beside it.
+            padded=encoder.device != "cpu",
+        )
+
+    @property
+    def budget(self) -> Budget:
+        """The most that a pass may take now."""
+        return self._passes.budget
 
     @property
     def dimension(self) -> int:
@@ -116,77 +106,8 @@ class AdaptiveEncoder:
 
     def take_cost(self) -> PassCost:
         """Return what passes took since this was last asked."""
-        cost = PassCost(tuple(self._rows), self._positions, self._retries)
-        self._forget()
-        return cost
+        return self._passes.take_cost()
 
-    def _forget(self) -> None:
-        self._rows: list[int] = []
-        self._positions = 0
-        self._retries = 0
-
-    def _in_parts(
-        self, ids: Sequence[UInt32Array], encode: Callable[[int, int], None]
-    ) -> None:
-        """Call `encode(start, stop)` in order, until every text was in one that went
-        well."""
-        lengths = [self.padded_length(len(row)) for row in ids]
-        start = 0
-        while start < len(lengths):
-            stop = self._stop(lengths, start)
-            size = _size(lengths[start:stop])
-            if self._fits(encode, start, stop, ids):
-                self.budget.succeeded(size)
-                self._count(lengths[start:stop])
-                start = stop
-                continue
-            # Not where the failure is handled: it holds on to what did not fit.
-            self._retries += 1
-            self._release()
-            self.budget.failed(size)
-
-    def _stop(self, lengths: Sequence[int], start: int) -> int:
-        """Return where a pass from `start` ends: one text at least."""
-        stop = start + 1
-        while stop < len(lengths) and self.budget.allows(
-            _size(lengths[start : stop + 1])
-        ):
-            stop += 1
-        return stop
-
-    def _fits(
-        self,
-        encode: Callable[[int, int], None],
-        start: int,
-        stop: int,
-        ids: Sequence[UInt32Array],
-    ) -> bool:
-        try:
-            encode(start, stop)
-        except DeviceOutOfMemory as error:
-            if stop - start == 1:
-                raise self._does_not_fit(start, len(ids[start])) from error
-            return False
-        return True
-
-    def _count(self, lengths: Sequence[int]) -> None:
-        self._rows.append(len(lengths))
-        # A CPU pads each text to its own length, a GPU to the longest beside it.
-        on_cpu = self.device == "cpu"
-        self._positions += sum(lengths) if on_cpu else _size(lengths)
-
-    def _does_not_fit(self, place: int, tokens: int) -> DeviceOutOfMemory:
-        used, cap = self._used_bytes(), self._cap_bytes
-        memory = "" if used is None else f", {used / _GIB:.2f} GiB ({used} bytes) used"
-        if cap is not None:
-            memory += f", the cap is {cap / _GIB:.2f} GiB"
-        return DeviceOutOfMemory(
-            f"Model {self._model} ran out of memory on {self.device} with one text of "
-            f"{tokens} tokens alone{memory}.",
-            cure=_CURE.format(_FEWER_WORKERS if self.device == "cpu" else _MORE_ROOM),
-            row=place,
-        )
-
-
-def _size(lengths: Sequence[int]) -> int:
-    return len(lengths) * max(lengths)
+    def _in_parts(self, ids: Sequence[UInt32Array], encode: Call) -> None:
+        tokens = [len(row) for row in ids]
+        self._passes.run([self.padded_length(one) for one in tokens], tokens, encode)

@@ -20,15 +20,9 @@ from ..errors import ModelError
 from ..gpu_lease import Leases, is_leased
 from ..intake.measure import MeasuredCollection, MeasuredModel, gpu_lengths
 from ..memory_cost import Head
-from ..memory_plan import (
-    SPLADE_POSITIONS,
-    MemoryPlan,
-    ModelKind,
-    does_not_fit,
-    pass_budget,
-    plan_on_cpu,
-    plan_on_gpu,
-)
+from ..memory_plan import MemoryPlan, ModelKind, plan_on_cpu, plan_on_gpu
+from ..memory_room import PlannedRoom
+from ..planning import ROWS_A_BATCH
 from ..records import Int64Array
 
 _CPU_LENGTH_MULTIPLE = 16
@@ -59,7 +53,7 @@ def budget_of(model: MeasuredModel, dtype: str, room: int | None) -> int | None:
     longest = _longest(model)
     if room is None or model.architecture is None or longest is None:
         return None
-    return pass_budget(model.architecture, dtype, room, longest[0])
+    return _dense_room(model, dtype, room).positions(longest[0])
 
 
 def require_fit(
@@ -74,20 +68,24 @@ def require_fit(
             named.
     """
     for model in collection.models:
-        longest, dtype = _longest(model), dtype_of(model.config)
-        if room is None or model.architecture is None or longest is None:
+        longest = _longest(model)
+        if room is None or longest is None:
             continue
         tokens, row = longest
-        if pass_budget(model.architecture, dtype, room, tokens) < tokens:
-            raise does_not_fit(
-                model.architecture,
-                model=model.config.name,
-                dtype=dtype,
-                cap_bytes=room,
-                tokens=tokens,
-                row=row,
-                chunk_id=collection.store.chunk(row).chunk_id,
-            )
+        planned = _dense_room(model, dtype_of(model.config), room)
+        if not planned.holds(tokens):
+            chunk_id = collection.store.chunk(row).chunk_id
+            raise planned.refusal(tokens, row=row, chunk_id=chunk_id)
+
+
+def _dense_room(model: MeasuredModel, dtype: str, room: int) -> PlannedRoom:
+    return PlannedRoom(
+        model=model.config.name,
+        kind="dense",
+        architecture=model.architecture,
+        dtype=dtype,
+        cap_bytes=room,
+    )
 
 
 def plan_memory(
@@ -141,7 +139,7 @@ def plan_beside(config: PipelineConfig, beside: Beside) -> tuple[MemoryPlan, ...
             "sparse",
             beside.sparse_device,
             beside.sparse_dtype,
-            SPLADE_POSITIONS // sparse.max_tokens,
+            ROWS_A_BATCH,
             config.gpu,
         )
         for sparse in config.active_sparse
