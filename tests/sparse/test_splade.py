@@ -26,6 +26,7 @@ from transformers import BertConfig, BertModel
 
 from processor.ultimate_embedder.encoders import splade as splade_module
 from processor.ultimate_embedder.encoders.masked_lm import load_masked_lm
+from processor.ultimate_embedder.encoders.passes import DeviceUse
 from processor.ultimate_embedder.encoders.splade import SpladeEncoder
 from processor.ultimate_embedder.encoders.splade_source import find_splade
 from processor.ultimate_embedder.errors import (
@@ -53,14 +54,14 @@ def bytes_of(vectors: list[SparseVector]) -> list[tuple[bytes, bytes]]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("as_gpu", [False, True], ids=["cpu", "passes of a gpu"])
 def test_vectors_are_the_formula_over_all_logits_whatever_the_batch(
-    tmp_path: Path, family: str, rows: int
+    tmp_path: Path, family: str, as_gpu: bool
 ) -> None:
     folder = save_masked_lm(tmp_path / family, family)
     source = source_of(folder)
     texts = some_texts(12)
-    encoder = SpladeEncoder(*load_masked_lm(source), source, rows_at_once=rows)
+    encoder = SpladeEncoder(*load_masked_lm(source), source, as_gpu=as_gpu)
     found = encoder.encode_documents(texts)
     for text, vector in zip(texts, found, strict=True):
         ids = source.tokenizer.backend.encode(text).ids
@@ -147,7 +148,7 @@ def test_the_vocabulary_head_in_slices_keeps_below_its_bound(tmp_path: Path) -> 
     peaks, vectors = [], []
     for logit_bytes in (bound, 2**40):
         encoder = SpladeEncoder(
-            model, head, source, logit_bytes=logit_bytes, rows_at_once=8, threads=1
+            model, head, source, logit_bytes=logit_bytes, as_gpu=True
         )
         with LiveBytes() as live:
             made = encoder.encode_documents(some_texts(8, longest=45))
@@ -168,7 +169,7 @@ def test_the_vocabulary_head_in_slices_keeps_below_its_bound(tmp_path: Path) -> 
 def test_batches_are_of_like_length_and_bounded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splade_module, "_BATCH_POSITIONS", 100)
+    monkeypatch.setattr(splade_module, "TOKENS_A_BATCH", 100)
     texts = some_texts(30)
     batches = list(encoder_of(folder).batches(texts))
     assert sorted(p for batch in batches for p in batch.places) == list(range(30))
@@ -186,32 +187,50 @@ def test_a_pass_without_memory_is_done_in_halves_and_keeps_its_order(
     parts = load_masked_lm(source)
     texts = some_texts(16)
     expected = SpladeEncoder(*parts, source).encode_documents(texts)
-    encoder = SpladeEncoder(*parts, source, rows_at_once=16)
-    forward = encoder._forward
+    encoder = SpladeEncoder(*parts, source, as_gpu=True)
+    forward, sizes, told = encoder.forward, [], []
 
     def short_of_memory(pieces: Any) -> Any:
         if len(pieces) > 3:
             raise DeviceOutOfMemory("no room")
+        sizes.append(len(pieces))
         return forward(pieces)
 
-    monkeypatch.setattr(encoder, "_forward", short_of_memory)
-    found = encoder.encode_documents(texts)
-    assert encoder.oom_retries > 0
-    for ours, theirs in zip(found, expected, strict=True):
-        assert dense(ours) == pytest.approx(dense(theirs), abs=1e-4)
+    monkeypatch.setattr(encoder, "forward", short_of_memory)
+    [batch] = encoder.batches(texts, tell=told.append)
+    assert sorted(batch.places) == list(range(16))
+    assert sum(sizes) == batch.windows == 16
+    assert batch.oom_retries == len(told) > 0
+    assert told == sorted(told, reverse=True)
+    for place, ours in zip(batch.places, batch.vectors, strict=True):
+        assert dense(ours) == pytest.approx(dense(expected[place]), abs=1e-4)
 
 
-def test_memory_that_fails_one_text_is_told_with_model_and_device(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("as_gpu", [False, True], ids=["cpu", "passes of a gpu"])
+def test_memory_that_fails_one_text_is_told_with_model_device_bytes_and_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, as_gpu: bool
 ) -> None:
-    encoder = encoder_of(folder)
+    source = source_of(folder)
+    use = DeviceUse(
+        model="tiny-splade", device="cpu", used_bytes=lambda: 7, cap_bytes=2**30
+    )
+    encoder = SpladeEncoder(*load_masked_lm(source), source, use=use, as_gpu=as_gpu)
 
-    def fail(**_: Any) -> Any:
-        raise torch.OutOfMemoryError("out of memory")
+    def fail(input_ids: torch.Tensor, **_: Any) -> Any:
+        if input_ids.shape[1] > 20:
+            raise torch.OutOfMemoryError("out of memory")
+        return model(input_ids=input_ids, **_)
 
+    model = encoder._model
     monkeypatch.setattr(encoder, "_model", fail)
-    with pytest.raises(DeviceOutOfMemory, match="tiny-splade ran out of memory on cpu"):
-        encoder.encode_documents(["abc", "defg"])
+    with pytest.raises(
+        DeviceOutOfMemory,
+        match=r"tiny-splade ran out of memory on cpu with one text of 32 tokens alone, "
+        r"0\.00 GiB \(7 bytes\) used, the cap is 1\.00 GiB\.",
+    ) as caught:
+        encoder.encode_documents(["abc", "a" * 30, "defg"])
+    assert caught.value.row == 1
+    assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.99), ("float16", 0.995)])

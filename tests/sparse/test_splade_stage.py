@@ -110,14 +110,14 @@ def test_an_interrupted_build_goes_on_at_its_last_block_to_the_same_bytes(
     encoded: list[str] = []
     batches = SpladeEncoder.batches
 
-    def interrupted(self: SpladeEncoder, texts: Any, role: Any = "document") -> Any:
+    def interrupted(self: SpladeEncoder, texts: Any, **options: Any) -> Any:
         if texts[0] == TEXTS[16]:
             raise KeyboardInterrupt
-        return batches(self, texts, role)
+        return batches(self, texts, **options)
 
-    def watched(self: SpladeEncoder, texts: Any, role: Any = "document") -> Any:
+    def watched(self: SpladeEncoder, texts: Any, **options: Any) -> Any:
         encoded.extend(texts)
-        return batches(self, texts, role)
+        return batches(self, texts, **options)
 
     monkeypatch.setattr(SpladeEncoder, "batches", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import DeviceOutOfMemory
+from ..memory_room import PlannedRoom
 from .budget import Budget
 
 _GIB = 2**30
@@ -42,7 +43,8 @@ class DeviceUse:
 
     `release` is called after a failure, to give back what the device's allocator
     keeps. `used_bytes` tells, for the message at the end, how much memory was in use,
-    and `cap_bytes` how much may be; None where that is not known.
+    and `cap_bytes` how much may be; None where that is not known. `room` is what was
+    planned, None on a CPU.
     """
 
     model: str
@@ -50,6 +52,7 @@ class DeviceUse:
     release: Callable[[], None] = lambda: None
     used_bytes: Callable[[], int | None] = lambda: None
     cap_bytes: int | None = None
+    room: PlannedRoom | None = None
 
     def told(self) -> str:
         """Return the bytes in use and the cap, to be put behind a statement."""

@@ -8,18 +8,18 @@ models. The maximum goes over the windows of a long text too, so none of it is l
 The head over the vocabulary would dwarf everything else: 512 positions of BERT's 30,522
 tokens are 60 MiB for each text. It is computed for few positions at a time, and only
 for a text's own. On a CPU each window is a forward pass of its own, by one thread, so
-the bytes of a vector depend on its text alone.
+the bytes of a vector depend on its text alone. On a GPU the windows of a batch share
+passes, as many as were planned to fit.
 """
 
 from __future__ import annotations
 
 import gc
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,24 +27,20 @@ import torch
 from torch import nn
 
 from ..errors import DeviceOutOfMemory
-from ..hardware import this_machine
+from ..hardware import peak_memory_bytes, this_machine
+from ..memory_cost import LOGIT_SLICE_BYTES, padded_length
+from ..memory_plan import Calibration, PassProbe
+from ..planning import ROWS_A_BATCH, TOKENS_A_BATCH
 from ..records import SparseVector, UInt32Array
-from .budget import Budget
 from .dense_torch import one_thread, release_memory
 from .loading import padding_id
 from .masked_lm import load_masked_lm
 from .out_of_memory import out_of_memory_named
+from .passes import DeviceUse, PassCost, Passes, Tell
 from .precision import check_finite
 from .protocols import Frame, Role
 from .splade_source import SpladeSource
 from .windows import cut_ids, share_out, window_ids
-
-LOGIT_BYTES = 16 * 2**20
-"""The most that the logits of one slice of positions take, as float32."""
-
-_BATCH_POSITIONS = 8192
-_BATCH_TEXTS = 64
-_GPU_LENGTH_MULTIPLE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,8 @@ class SpladeBatch:
     """Vectors of some texts, and what they took.
 
     `places` say which texts; `tokens` are those computed, special ones and windows' own
-    included, `padded_tokens` the positions, `truncated_tokens` what was cut off.
+    included, `padded_tokens` the positions, `truncated_tokens` what was cut off, and
+    `oom_retries` the passes that ran out of memory and were done again.
     """
 
     places: tuple[int, ...]
@@ -61,6 +58,7 @@ class SpladeBatch:
     padded_tokens: int
     truncated_tokens: int
     windows: int
+    oom_retries: int
 
 
 class SpladeEncoder:
@@ -72,23 +70,24 @@ class SpladeEncoder:
         head: nn.Module,
         source: SpladeSource,
         *,
-        rows_at_once: int | None = None,
-        logit_bytes: int = LOGIT_BYTES,
+        use: DeviceUse | None = None,
+        logit_bytes: int = LOGIT_SLICE_BYTES,
         threads: int = 0,
+        as_gpu: bool = False,
     ) -> None:
         """Hold a loaded model without its vocabulary head, and that head.
 
-        `rows_at_once` bounds a forward pass; by default one window on a CPU, as many as
-        the positions allow on a GPU. No `threads` means one a core.
+        `use` says how much of the device there is, `as_gpu` makes a CPU do the passes
+        of a GPU. No `threads` means one a core.
         """
         self.name = source.config.name
         self.device = source.device
         self.dtype = source.dtype
+        self.calibration: Calibration | None = None
         self.vocabulary_size = source.vocabulary_size
-        self.oom_retries = 0
-        cpu = source.device == "cpu"
-        self._rows = rows_at_once or (1 if cpu else _BATCH_TEXTS)
-        self._budget = Budget(_BATCH_POSITIONS)
+        self._cpu = source.device == "cpu" and not as_gpu
+        self._use = use or _use_of(self.name, self.device)
+        self._passes = Passes(self._use, most_rows=ROWS_A_BATCH)
         self._positions = max(1, logit_bytes // (4 * source.vocabulary_size))
         self._threads = threads or this_machine().cores
         self._model: Any = model
@@ -97,7 +96,7 @@ class SpladeEncoder:
         self._padding_id = padding_id(model)
 
     @classmethod
-    def load(cls, source: SpladeSource) -> SpladeEncoder:
+    def load(cls, source: SpladeSource, use: DeviceUse | None = None) -> SpladeEncoder:
         """Load safetensors weights and check them against the files' statements.
 
         Raises:
@@ -106,7 +105,19 @@ class SpladeEncoder:
                 what is stated.
             DeviceOutOfMemory: the weights do not fit the device.
         """
-        return cls(*load_masked_lm(source), source)
+        return cls(*load_masked_lm(source), source, use=use)
+
+    @property
+    def gpu_peak_bytes(self) -> int | None:
+        """The most that was held on the device so far, None on a CPU."""
+        return None if self.device == "cpu" else self._use.used_bytes()
+
+    def calibrate(self, probe: PassProbe | None) -> None:
+        """Measure one window of the longest, and correct what is planned by it."""
+        if self._use.room is not None:
+            longest = self._padded_length(self._source.config.max_tokens)
+            room, self.calibration = self._use.room.calibrated(probe, longest)
+            self._use = replace(self._use, room=room)
 
     def close(self) -> None:
         """Let go of the weights, whoever still refers to this encoder."""
@@ -118,7 +129,8 @@ class SpladeEncoder:
         """Return the vector of each text.
 
         Raises:
-            DeviceOutOfMemory: one window alone does not fit the device.
+            DeviceOutOfMemory: one window alone does not fit the device; `row` is the
+                place of its text.
             ModelError: a value is not finite.
         """
         return self._encode(texts, "document")
@@ -128,104 +140,30 @@ class SpladeEncoder:
         return self._encode([text], "query")[0]
 
     def batches(
-        self, texts: Sequence[str], role: Role = "document"
+        self,
+        texts: Sequence[str],
+        role: Role = "document",
+        tell: Tell = lambda _: None,
     ) -> Iterator[SpladeBatch]:
-        """Yield vectors in batches of texts of like length, the shortest first."""
+        """Yield vectors in batches of texts of like length, the shortest first.
+
+        `tell` hears of each pass that ran out of memory.
+        """
         found = self._source.tokenizer.encode(texts, role)
         lengths = [len(ids) for ids in found.ids]
         order = sorted(range(len(texts)), key=lambda place: lengths[place])
-        for places in _shared(order, lengths):
-            yield self._batch(places, [found.ids[at] for at in places], found.frame)
+        positions = self._most(lengths) or TOKENS_A_BATCH
+        for places in _shared(order, lengths, positions):
+            batch = [found.ids[at] for at in places]
+            yield self._batch(places, batch, found.frame, tell)
 
-    def _encode(self, texts: Sequence[str], role: Role) -> list[SparseVector]:
-        found: dict[int, SparseVector] = {}
-        for batch in self.batches(texts, role):
-            found.update(zip(batch.places, batch.vectors, strict=True))
-        return [found[place] for place in range(len(texts))]
+    def forward(self, pieces: Sequence[UInt32Array]) -> list[SparseVector]:
+        """Return the vectors of windows, computed in one pass.
 
-    def _batch(
-        self, places: Sequence[int], texts: Sequence[UInt32Array], frame: Frame
-    ) -> SpladeBatch:
-        window = self._source.config.max_tokens
-        whole = sum(len(ids) for ids in texts)
-        if self._source.long_texts == "cut":
-            texts = [cut_ids(ids, frame, window) for ids in texts]
-        truncated = whole - sum(len(ids) for ids in texts)
-        pieces = [_pieces(ids, frame, window) for ids in texts]
-        flat = [piece for some in pieces for piece in some]
-        rest = iter(self._vectors(flat))
-        vectors = tuple(_highest([next(rest) for _ in some]) for some in pieces)
-        return SpladeBatch(
-            places=tuple(places),
-            vectors=vectors,
-            tokens=sum(len(piece) for piece in flat),
-            padded_tokens=self._padded_tokens(flat),
-            truncated_tokens=truncated,
-            windows=len(flat),
-        )
-
-    def _passes(self, pieces: Sequence[UInt32Array]) -> Iterator[list[int]]:
-        """Yield the places of each forward pass's pieces, the longest first."""
-        order = sorted(range(len(pieces)), key=lambda place: -len(pieces[place]))
-        while order:
-            fit = (self._budget.now or 1) // len(pieces[order[0]])
-            rows = max(1, min(self._rows, fit))
-            yield order[:rows]
-            order = order[rows:]
-
-    def _padded_tokens(self, pieces: Sequence[UInt32Array]) -> int:
-        return sum(
-            len(places) * self._padded_length([pieces[at] for at in places])
-            for places in self._passes(pieces)
-        )
-
-    def _padded_length(self, pieces: Sequence[UInt32Array]) -> int:
-        longest = max(len(piece) for piece in pieces)
-        if self.device == "cpu":
-            return longest
-        padded = math.ceil(longest / _GPU_LENGTH_MULTIPLE) * _GPU_LENGTH_MULTIPLE
-        return max(longest, min(padded, self._source.config.max_tokens))
-
-    def _vectors(self, pieces: Sequence[UInt32Array]) -> list[SparseVector]:
-        """Return a vector for each piece; on a CPU passes share out to threads."""
-        passes = list(self._passes(pieces))
-        batches = [[pieces[at] for at in places] for places in passes]
-        cpu = self.device == "cpu"
-        with one_thread() if cpu else nullcontext():
-            if cpu and min(self._threads, len(batches)) > 1:
-                with ThreadPoolExecutor(
-                    self._threads, initializer=torch.set_num_threads, initargs=(1,)
-                ) as pool:
-                    made = list(pool.map(self._fitting, batches))
-            else:
-                made = [self._fitting(batch) for batch in batches]
-        found = {
-            place: vector
-            for places, vectors in zip(passes, made, strict=True)
-            for place, vector in zip(places, vectors, strict=True)
-        }
-        return [found[place] for place in range(len(pieces))]
-
-    def _fitting(self, pieces: list[UInt32Array]) -> list[SparseVector]:
-        """Return the vectors of a pass, done in halves where memory fails."""
-        size = len(pieces) * self._padded_length(pieces)
-        try:
-            vectors = self._forward(pieces)
-        except DeviceOutOfMemory:
-            if len(pieces) == 1:
-                raise
-        else:
-            self._budget.succeeded(size)
-            return vectors
-        # Not where the failure is handled: it holds on to what did not fit.
-        self.oom_retries += 1
-        self._budget.failed(size)
-        release_memory(self.device)
-        middle = len(pieces) // 2
-        return self._fitting(pieces[:middle]) + self._fitting(pieces[middle:])
-
-    def _forward(self, pieces: Sequence[UInt32Array]) -> list[SparseVector]:
-        shape = (len(pieces), self._padded_length(pieces))
+        Raises:
+            DeviceOutOfMemory: the pass does not fit the device.
+        """
+        shape = (len(pieces), max(self._padded_length(len(piece)) for piece in pieces))
         ids = np.full(shape, self._padding_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         for row, piece in enumerate(pieces):
@@ -240,6 +178,117 @@ class SpladeEncoder:
                 self._vector(states[row, : len(piece)])
                 for row, piece in enumerate(pieces)
             ]
+
+    def _encode(self, texts: Sequence[str], role: Role) -> list[SparseVector]:
+        found: dict[int, SparseVector] = {}
+        for batch in self.batches(texts, role):
+            found.update(zip(batch.places, batch.vectors, strict=True))
+        return [found[place] for place in range(len(texts))]
+
+    def _batch(
+        self,
+        places: Sequence[int],
+        texts: Sequence[UInt32Array],
+        frame: Frame,
+        tell: Tell,
+    ) -> SpladeBatch:
+        window = self._source.config.max_tokens
+        whole = sum(len(ids) for ids in texts)
+        if self._source.long_texts == "cut":
+            texts = [cut_ids(ids, frame, window) for ids in texts]
+        truncated = whole - sum(len(ids) for ids in texts)
+        pieces = [_pieces(ids, frame, window) for ids in texts]
+        flat = [piece for some in pieces for piece in some]
+        owners = [at for at, some in zip(places, pieces, strict=True) for _ in some]
+        made, cost = self._vectors(flat, owners, tell)
+        rest = iter(made)
+        return SpladeBatch(
+            places=tuple(places),
+            vectors=tuple(_highest([next(rest) for _ in some]) for some in pieces),
+            tokens=sum(len(piece) for piece in flat),
+            padded_tokens=cost.positions,
+            truncated_tokens=truncated,
+            windows=len(flat),
+            oom_retries=cost.oom_retries,
+        )
+
+    def _padded_length(self, tokens: int) -> int:
+        if self._cpu:
+            return tokens
+        return padded_length(tokens, self._source.config.max_tokens)
+
+    def _most(self, lengths: Sequence[int]) -> int | None:
+        """Return the most positions of a pass over texts of these lengths on a GPU."""
+        if self._cpu or not lengths:
+            return None
+        longest = self._padded_length(min(max(lengths), self._source.config.max_tokens))
+        room = self._use.room
+        return TOKENS_A_BATCH if room is None else room.positions(longest)
+
+    def _vectors(
+        self, pieces: Sequence[UInt32Array], owners: Sequence[int], tell: Tell
+    ) -> tuple[list[SparseVector], PassCost]:
+        """Return a vector for each piece, and what they took; `owners` are texts."""
+        order = sorted(range(len(pieces)), key=lambda place: -len(pieces[place]))
+        try:
+            if self._cpu:
+                found = self._alone(pieces, order)
+                cost = PassCost((), sum(map(len, pieces)), 0)
+            else:
+                found = self._together(pieces, order, tell)
+                cost = self._passes.take_cost()
+        except DeviceOutOfMemory as error:
+            row = None if error.row is None else owners[order[error.row]]
+            raise DeviceOutOfMemory(error.message, cure=error.cure, row=row) from error
+        return [found[place] for place in range(len(pieces))], cost
+
+    def _together(
+        self, pieces: Sequence[UInt32Array], order: Sequence[int], tell: Tell
+    ) -> dict[int, SparseVector]:
+        """Compute pieces in passes within the room that is planned.
+
+        Raises:
+            DeviceOutOfMemory: one alone does not fit; `row` is its place in `order`.
+        """
+        tokens = [len(pieces[place]) for place in order]
+        lengths = [self._padded_length(one) for one in tokens]
+        room = self._use.room
+        if room is not None and lengths and not room.holds(lengths[0]):
+            raise room.refusal(lengths[0], row=0, beforehand=False)
+        found: dict[int, SparseVector] = {}
+
+        def call(start: int, stop: int) -> None:
+            places = order[start:stop]
+            made = self.forward([pieces[place] for place in places])
+            found.update(zip(places, made, strict=True))
+
+        self._passes.run(lengths, tokens, call, most=self._most(tokens), tell=tell)
+        return found
+
+    def _alone(
+        self, pieces: Sequence[UInt32Array], order: Sequence[int]
+    ) -> dict[int, SparseVector]:
+        """Compute each piece in a pass of its own; threads take them in turn.
+
+        Raises:
+            DeviceOutOfMemory: one does not fit; `row` is its place in `order`.
+        """
+
+        def vector(row: int) -> SparseVector:
+            piece = pieces[order[row]]
+            try:
+                return self.forward([piece])[0]
+            except DeviceOutOfMemory as error:
+                raise self._use.ran_out(len(piece), row) from error
+
+        rows = range(len(order))
+        with one_thread():
+            if min(self._threads, len(rows)) < 2:
+                return dict(zip(order, map(vector, rows), strict=True))
+            with ThreadPoolExecutor(
+                self._threads, initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool:
+                return dict(zip(order, pool.map(vector, rows), strict=True))
 
     def _vector(self, states: torch.Tensor) -> SparseVector:
         """Return the vector of a window from its states [length, hidden].
@@ -258,12 +307,24 @@ class SpladeEncoder:
         )
 
 
-def _shared(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+def _use_of(model: str, device: str) -> DeviceUse:
+    """Return what is known of a device that nothing was planned for."""
+    return DeviceUse(
+        model=model,
+        device=device,
+        release=partial(release_memory, device),
+        used_bytes=peak_memory_bytes if device == "cpu" else lambda: None,
+    )
+
+
+def _shared(
+    order: Sequence[int], lengths: Sequence[int], most: int
+) -> Iterator[list[int]]:
     """Cut places, which are in order of length, into batches of few positions."""
     batch: list[int] = []
     for place in order:
         positions = (len(batch) + 1) * lengths[place]
-        if batch and (positions > _BATCH_POSITIONS or len(batch) == _BATCH_TEXTS):
+        if batch and (positions > most or len(batch) == ROWS_A_BATCH):
             yield batch
             batch = []
         batch.append(place)

@@ -37,7 +37,7 @@ from .sparse_builds import (
     MetadataBuild,
     Progress,
 )
-from .splade_build import SpladeBuild
+from .splade_build import OpenSplade, SpladeBuild, open_splade
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +89,15 @@ class SparseVectorGenerator:
         attention_unavailable: str | None = None,
         attention_fingerprint: str | None = None,
         splade: SpladeSource | None = None,
+        opens: OpenSplade = open_splade,
     ) -> SparseResult:
         """Return the matrix of a collection, its record and the query encoder.
 
         `attention_unavailable` says why there is no attention. Attention vectors of an
         earlier run are taken up only when `attention_fingerprint`, which stands for the
         weights, their precision and the window, is given and the same. A model of kind
-        `splade` is computed from `splade`; what an interrupted run made of it is kept.
+        `splade` is computed from `splade`, which `opens` loads if there is work for it;
+        what an interrupted run made of it is kept.
 
         Raises:
             ModelNotAvailable: there is no `splade` for a model of that kind.
@@ -104,7 +106,7 @@ class SparseVectorGenerator:
             DeviceOutOfMemory: the model, or one window, does not fit the device.
         """
         if self.config.kind == "splade":
-            return self._generate_splade(store, splade)
+            return self._generate_splade(store, splade, opens)
         started = time.perf_counter()
         if self.config.kind == "bm25":
             build: Build = Bm25Build(self._profile)
@@ -121,7 +123,7 @@ class SparseVectorGenerator:
         return SparseResult(matrix, run, query_encoder(run, vocabulary))
 
     def _generate_splade(
-        self, store: ChunkSource, source: SpladeSource | None
+        self, store: ChunkSource, source: SpladeSource | None, opens: OpenSplade
     ) -> SparseResult:
         if source is None:
             raise ModelNotAvailable(
@@ -129,7 +131,8 @@ class SparseVectorGenerator:
                 cure="Leave it out of --sparse-models, or name a local folder.",
             )
         started = time.perf_counter()
-        build = SpladeBuild(source, self._work_dir / f"{self.config.name}.blocks")
+        blocks = self._work_dir / f"{self.config.name}.blocks"
+        build = SpladeBuild(source, blocks, opens)
         matrix, learnt = self._build(store, build, started, build.done(store))
         build.remove_blocks()
         run = self._record(store, matrix, build, learnt, started)

@@ -24,6 +24,7 @@ from ..telemetry.events import (
     BatchFinished,
     Emit,
     FallbackUsed,
+    MemoryRetried,
     StageFinished,
     StageStarted,
 )
@@ -61,6 +62,7 @@ class Progress:
         self._model = model
         self._tokens = 0
         self._device = "cpu"
+        self._gpu_peak_bytes: int | None = None
 
     def begin(self, *, done_before: int, fallback_reason: str | None) -> None:
         """The stage starts; an earlier run left the vectors of `done_before` chunks."""
@@ -91,9 +93,12 @@ class Progress:
         padded_tokens: int = 0,
         truncated_tokens: int = 0,
         device: str = "cpu",
+        gpu_peak_bytes: int | None = None,
     ) -> None:
         """Chunks went through."""
         self._tokens += tokens
+        if gpu_peak_bytes is not None:
+            self._gpu_peak_bytes = max(gpu_peak_bytes, self._gpu_peak_bytes or 0)
         self._device = device
         self._emit(
             BatchFinished(
@@ -106,6 +111,17 @@ class Progress:
                 padded_tokens=padded_tokens,
                 truncated_tokens=truncated_tokens,
                 device=device,
+            )
+        )
+
+    def memory_retried(self, device: str, budget_tokens: int) -> None:
+        """A pass did not fit; from now on it has at most so many positions."""
+        self._emit(
+            MemoryRetried(
+                stage="sparse",
+                model=self._model,
+                device=device,
+                budget_tokens=budget_tokens,
             )
         )
 
@@ -125,6 +141,7 @@ class Progress:
                 tokens=self._tokens,
                 seconds=seconds,
                 device=self._device,
+                gpu_peak_bytes=self._gpu_peak_bytes,
                 fallback_reason=fallback_reason,
                 reused=reused,
                 empty=empty,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import asdict
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..encoders.splade_source import SpladeSource
-from ..records import SparseVector
+from ..errors import DeviceOutOfMemory
+from ..records import Chunk, SparseVector
 from ..retrieval.sparse_files import MatrixWriter, build_once, holds, open_matrix
 from .sparse_builds import ChunkSource, Progress
 
@@ -26,13 +28,30 @@ if TYPE_CHECKING:
 BLOCK_CHUNKS = 512
 _COUNTED = ("tokens", "padded_tokens", "truncated_tokens", "windows", "oom_retries")
 
+OpenSplade = Callable[[SpladeSource], AbstractContextManager["SpladeEncoder"]]
+"""Loads a model for the length of a block; called when there is work for it."""
+
+
+def open_splade(source: SpladeSource) -> AbstractContextManager[SpladeEncoder]:
+    """Load a model with nothing planned for its device.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        DeviceOutOfMemory: its weights do not fit the device.
+    """
+    from ..encoders.splade import SpladeEncoder
+
+    return closing(SpladeEncoder.load(source))
+
 
 class SpladeBuild:
     """Computes what no earlier run left; no weights are loaded where all is there."""
 
     fallback_reason = None
 
-    def __init__(self, source: SpladeSource, blocks: Path) -> None:
+    def __init__(
+        self, source: SpladeSource, blocks: Path, opens: OpenSplade = open_splade
+    ) -> None:
         """Take the model; finished blocks stand in the folder `blocks`."""
         self.settings = {
             "kind": "splade",
@@ -47,6 +66,7 @@ class SpladeBuild:
         self.fingerprint = source.fingerprint
         self._source = source
         self._blocks = blocks
+        self._opens = opens
 
     def done(self, store: ChunkSource) -> int:
         """Return how many chunks an interrupted run left finished."""
@@ -65,26 +85,33 @@ class SpladeBuild:
     ) -> Mapping[str, Any]:
         """Write the matrix; returns counts of tokens, windows and failures of memory.
 
+        What a calibration measured stands with them.
+
         Raises:
             ModelError: the model cannot be loaded or gives values that are not finite.
             DeviceOutOfMemory: the model, or one window, does not fit the device.
         """
-        totals = dict.fromkeys(_COUNTED, 0)
+        totals: dict[str, Any] = dict.fromkeys(_COUNTED, 0)
         with ExitStack() as held, MatrixWriter(folder) as matrix:
 
             @cache
             def encoder() -> SpladeEncoder:
-                from ..encoders.splade import SpladeEncoder
-
-                return held.enter_context(closing(SpladeEncoder.load(self._source)))
+                opened = held.enter_context(self._opens(self._source))
+                if opened.calibration is not None:
+                    totals["calibration"] = asdict(opened.calibration)
+                return opened
 
             chunks = iter(store)
             for block in range(_number_of_blocks(store)):
-                texts = [chunk.text for chunk in islice(chunks, BLOCK_CHUNKS)]
                 learnt = build_once(
                     self._folder(block),
                     self._facts(store, block),
-                    partial(_write_block, encoder, texts, progress),
+                    partial(
+                        _write_block,
+                        encoder,
+                        list(islice(chunks, BLOCK_CHUNKS)),
+                        progress,
+                    ),
                 )
                 for name in _COUNTED:
                     totals[name] += learnt[name]
@@ -109,16 +136,17 @@ def _number_of_blocks(store: ChunkSource) -> int:
 
 def _write_block(
     opened: Callable[[], SpladeEncoder],
-    texts: list[str],
+    chunks: Sequence[Chunk],
     progress: Progress,
     folder: Path,
 ) -> dict[str, int]:
-    """Write the rows of some texts, tell each batch, and return the counts."""
+    """Write the rows of some chunks, tell each batch, and return the counts."""
     encoder = opened()
-    retries = encoder.oom_retries
+    retried = partial(progress.memory_retried, encoder.device)
     totals = dict.fromkeys(_COUNTED, 0)
     found: dict[int, SparseVector] = {}
-    for batch, seconds in _timed(encoder.batches(texts)):
+    batches = encoder.batches([chunk.text for chunk in chunks], tell=retried)
+    for batch, seconds in _timed(_naming(batches, chunks)):
         found.update(zip(batch.places, batch.vectors, strict=True))
         progress.batch(
             len(batch.places),
@@ -127,15 +155,34 @@ def _write_block(
             padded_tokens=batch.padded_tokens,
             truncated_tokens=batch.truncated_tokens,
             device=encoder.device,
+            gpu_peak_bytes=encoder.gpu_peak_bytes,
         )
-        totals["tokens"] += batch.tokens
-        totals["padded_tokens"] += batch.padded_tokens
-        totals["truncated_tokens"] += batch.truncated_tokens
-        totals["windows"] += batch.windows
+        for name in _COUNTED:
+            totals[name] += getattr(batch, name)
     with MatrixWriter(folder) as matrix:
-        for place in range(len(texts)):
+        for place in range(len(chunks)):
             matrix.append(found[place])
-    return {**totals, "oom_retries": encoder.oom_retries - retries}
+    return totals
+
+
+def _naming(
+    batches: Iterator[SpladeBatch], chunks: Sequence[Chunk]
+) -> Iterator[SpladeBatch]:
+    """Yield batches; a text that does not fit is named by its chunk.
+
+    Raises:
+        DeviceOutOfMemory: one window alone does not fit the device.
+    """
+    try:
+        yield from batches
+    except DeviceOutOfMemory as error:
+        if error.row is None:
+            raise
+        raise DeviceOutOfMemory(
+            f"{error.message} It belongs to chunk {chunks[error.row].chunk_id}.",
+            cure=error.cure,
+            row=error.row,
+        ) from error
 
 
 def _timed(batches: Iterator[SpladeBatch]) -> Iterator[tuple[SpladeBatch, float]]:
