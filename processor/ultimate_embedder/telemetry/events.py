@@ -124,6 +124,20 @@ class StageSkipped(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRedone(Event):
+    """What an earlier run left is not used, or not all of it, and why.
+
+    Without a stage it is the bundle itself. `damaged`: bytes are not what was written.
+    """
+
+    collection: str
+    reason: str
+    stage: Stage | None = None
+    model: str | None = None
+    damaged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ItemQuarantined(Event):
     """A chunk or file was set aside."""
 

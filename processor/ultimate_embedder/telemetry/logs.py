@@ -39,6 +39,7 @@ def _level(event: ev.Event) -> Level:
             | ev.MemoryRetried()
             | ev.Warned()
             | ev.StageFinished(fallback_reason=str())
+            | ev.WorkRedone(damaged=True)
         ):
             return "warning"
         case ev.StageStarted():
@@ -116,6 +117,13 @@ def _stage_skipped(event: ev.StageSkipped) -> str:
     return f"{event.collection}: {event.stage} skipped, {event.reason}{layer}"
 
 
+def _work_redone(event: ev.WorkRedone) -> str:
+    if event.stage is None:
+        return f"{event.collection}: the bundle is made anew: {event.reason}"
+    name = _named(event.stage, event.model, event.collection)
+    return f"{name} is not all taken over: {event.reason}"
+
+
 def _quarantined(event: ev.ItemQuarantined) -> str:
     place = event.file if event.index is None else f"{event.file} [{event.index}]"
     detail = f", {event.detail}" if event.detail else ""
@@ -162,6 +170,7 @@ _SENTENCES: Final[Mapping[type[ev.Event], Callable[[Any], str]]] = MappingProxyT
         ev.StageStarted: _stage_started,
         ev.StageFinished: _stage_finished,
         ev.StageSkipped: _stage_skipped,
+        ev.WorkRedone: _work_redone,
         ev.ItemQuarantined: _quarantined,
         ev.FallbackUsed: _fallback,
         ev.MemoryRetried: _memory_retried,

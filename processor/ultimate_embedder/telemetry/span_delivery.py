@@ -119,8 +119,9 @@ class Delivery(SpanExporter):
             except Exception as error:  # noqa: BLE001 - foreign code: anything may be raised
                 self._lost(repr(error))
 
-    def close(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def close(self) -> None:
         """Have the rest taken, or give up: what the exporter then does is its own."""
+        patience_seconds = PATIENCE_SECONDS
         if self._last_failed:
             patience_seconds = min(patience_seconds, _LITTLE_PATIENCE_SECONDS)
         thread = threading.Thread(target=self.processor.shutdown, daemon=True)
