@@ -88,6 +88,7 @@ def told(
             "log_level": "debug",
             "metrics_textfile": root / "metrics.prom",
             "otlp_endpoint": endpoint,
+            "otlp_file": root / "spans.jsonl",
             **({"queries": root / "queries.jsonl"} if given else {}),
         }
         settings = resolve(
@@ -110,7 +111,11 @@ def told(
     sent = b"".join(bodies).decode("utf-8", "replace")
     counted = (root / "metrics.prom").read_text()
     assert "rag_chunks_total" in counted
-    return said.out + said.err + sent + counted
+    filed = (root / "spans.jsonl").read_text()
+    assert "rag.dense.batch" in filed
+    page = (root / "out" / "docs_report.html").read_text()
+    assert "<svg" in page
+    return said.out + said.err + sent + counted + filed + page
 
 
 @pytest.mark.parametrize("style", ["plain", "json"])

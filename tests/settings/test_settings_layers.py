@@ -359,6 +359,24 @@ def test_reporting_is_settled_by_the_same_layers(tmp_path: Path) -> None:
     assert reporting.metrics_port == 9100
 
 
+def test_a_variable_for_traces_alone_wins_over_the_one_for_all_signals(
+    tmp_path: Path,
+) -> None:
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces:4318/v1/traces",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+        "EMBEDDER_OTLP_FILE": "spans.jsonl",
+    }
+    reporting = settled(tmp_path, environment=environment).reporting
+    assert reporting.otlp_endpoint == "http://traces:4318/v1/traces"
+    assert reporting.otlp_protocol == "grpc"
+    assert reporting.otlp_file == Path("spans.jsonl")
+    command = {"otlp_endpoint": ("http://mine:4318", "--otlp-endpoint")}
+    settings = settled(tmp_path, command, environment)
+    assert settings.reporting.otlp_endpoint == "http://mine:4318"
+
+
 def test_the_rerank_cap_changes_nothing_else_of_the_model(tmp_path: Path) -> None:
     plain = settled(tmp_path).pipeline.rerank
     capped = settled(
