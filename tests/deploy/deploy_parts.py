@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import pytest
 import yaml
 
 from processor.ultimate_embedder.config import GIB, PipelineConfig
@@ -30,6 +35,7 @@ FIRST = dense_model("all-miniLM-l6")
 SECOND = replace(FIRST, name="second")
 RERANKER = rerank_model("ms-marco-minilm-l6")
 THIRD = replace(FIRST, name="third")
+NO_SIZES: Mapping[str, int] = MappingProxyType({})
 SIZES = {FIRST.name: GIB, SECOND.name: 5 * GIB, THIRD.name: GIB, RERANKER.name: GIB}
 
 
@@ -158,15 +164,30 @@ def watched_config(folder: Path) -> PipelineConfig:
     return replace(config, gpu=replace(config.gpu, base_batch_size=4))
 
 
-def parts_on_a_card(folder: Path, *, cap_bytes: int = 12 * GIB) -> Parts:
-    """Return parts that pretend to run on one GPU."""
+def parts_on_a_card(
+    folder: Path, *, cap_bytes: int = 12 * GIB, sizes: Mapping[str, int] = NO_SIZES
+) -> Parts:
+    """Return parts that pretend to run on one GPU; `sizes` are of further models."""
     return hashing_parts_on(
         ("cuda:0",),
         FakeDeviceProbe(),
         folder / "locks",
-        model_bytes=SIZES,
+        model_bytes=SIZES | dict(sizes),
         cap_bytes=cap_bytes,
     )
+
+
+def program(name: str) -> str:
+    """Return the path of one of Prometheus' programs; without it, skip the test.
+
+    `make test` unpacks Debian's package into the environment where none is installed.
+    """
+    unpacked = str(Path(sys.prefix) / "prometheus" / "usr" / "bin")
+    places = os.pathsep.join((os.environ.get("PATH", ""), unpacked))
+    found = shutil.which(name, path=places)
+    if found is None:
+        pytest.skip(f"{name} is not installed and 'make test' could not get it")
+    return found
 
 
 def free_port() -> int:

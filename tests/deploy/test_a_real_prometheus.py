@@ -24,6 +24,7 @@ from deploy_parts import (
     dashboard_expressions,
     free_port,
     parts_on_a_card,
+    program,
     rule_expressions,
     rules,
     watched_config,
@@ -88,9 +89,7 @@ class Server:
 @contextmanager
 def prometheus(folder: Path, target_port: int) -> Iterator[Server]:
     """Run the server with the configuration of deploy/, quicker and on one target."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("prometheus is not installed")
+    server_program = program("prometheus")
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))
     config["global"] = {
         "scrape_interval": "500ms",
@@ -108,7 +107,7 @@ def prometheus(folder: Path, target_port: int) -> Iterator[Server]:
         (folder / "log").open("wb") as log,
         subprocess.Popen(
             [
-                program,
+                server_program,
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{server.port}",

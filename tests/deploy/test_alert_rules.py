@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from deploy_parts import PROMETHEUS, ROOT, parts_on_a_card, rules, watched_config
+from deploy_parts import (
+    PROMETHEUS,
+    ROOT,
+    parts_on_a_card,
+    program,
+    rules,
+    watched_config,
+)
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.config import GPU_MARGIN_BYTES
@@ -21,11 +27,8 @@ each_rule = pytest.mark.parametrize("name", RULES)
 
 def promtool(*arguments: str, text: bytes = b"") -> str:
     """Return what promtool says, which has to be that all is well."""
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed")
     result = subprocess.run(
-        [program, *arguments],
+        [program("promtool"), *arguments],
         input=text,
         cwd=PROMETHEUS,
         capture_output=True,
@@ -99,11 +102,8 @@ def test_promtool_has_one_remark_on_the_metrics_of_a_run_on_a_gpu(
     parts = parts_on_a_card(tmp_path)
     outcome = BatchRunner(watched_config(tmp_path), listener, "r", parts).run()
     assert outcome.exit_code == 0
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed")
     result = subprocess.run(
-        [program, "check", "metrics"],
+        [program("promtool"), "check", "metrics"],
         input=(tmp_path / "rag.prom").read_bytes(),
         capture_output=True,
         check=False,

@@ -57,9 +57,9 @@ def everything(number: int) -> list[ev.Event]:
     return told
 
 
-def test_a_thousand_models_devices_and_reasons_make_no_more_series() -> None:
+def test_a_hundred_models_devices_and_reasons_make_no_more_series() -> None:
     listener = PrometheusListener()
-    for number in range(1000):
+    for number in range(100):
         for event in everything(number):
             if isinstance(event, ev.FallbackUsed | ev.MemoryRetried) and (
                 event.stage not in ("dense", "sparse", "rerank")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -217,23 +215,6 @@ def test_a_long_or_hostile_reason_stays_a_short_label(tmp_path: Path) -> None:
     ]
     assert len(reason) == 80
     assert "\n" not in reason
-
-
-def test_promtool_has_no_remark_but_on_the_one_name_that_is_fixed(
-    written: Path,
-) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
-    with written.open("rb") as text:
-        result = subprocess.run(
-            [promtool, "check", "metrics"], stdin=text, capture_output=True, check=False
-        )
-    remarks = (result.stdout + result.stderr).decode().splitlines()
-    # The name is part of the contract; that it ends like a histogram's is known.
-    assert [
-        line for line in remarks if not line.startswith("rag_candidate_count ")
-    ] == []
 
 
 def test_the_summary_agrees_with_the_textfile_and_with_the_spans(
