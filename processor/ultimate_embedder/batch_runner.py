@@ -40,12 +40,12 @@ from .intake.chunks import CollectionFolder, find_collections
 from .intake.measure import measure_collection
 from .intake.queries import read_queries
 from .models.manager import ModelManager
+from .run.beside import Beside, plan_beside
 from .run.collection import CollectionRun
-from .run.memory import Beside, plan_beside, planning_cap
+from .run.memory import planning_cap
 from .run.output_lock import only_run_in
-from .run.parts import CollectionOutcome, Parts
+from .run.parts import CollectionOutcome, LoadScorer, Parts
 from .run.plan import FailedPlan, PlanBudget, RunPlan, plan_collection
-from .run.retrieval import LoadScorer
 from .run.usable_models import usable_models
 from .telemetry.events import (
     CollectionFinished,
@@ -158,9 +158,11 @@ class BatchRunner:
             failed=tuple(failed),
             beside=plan_beside(
                 self._config,
-                Beside(
+                Beside.of(
+                    self._config,
+                    parts.models,
+                    None,
                     sparse_device=parts.sparse_device,
-                    sparse_dtype=parts.models.dtype(parts.sparse_device),
                     rerank_device=devices[0],
                 ),
             ),

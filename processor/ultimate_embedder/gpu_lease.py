@@ -130,6 +130,14 @@ class Lease:
         """The most seen on each device."""
         return dict(self._peak)
 
+    def own_peak_bytes(self, device: str) -> int:
+        """Return the most that this process held on a device since the loan began."""
+        return self._probe.peak_bytes(device)
+
+    def free(self, device: str) -> None:
+        """Give back what this process's allocator keeps of a device without need."""
+        self._probe.free(device)
+
     def note_peak(self, device: str, used_bytes: int) -> None:
         """Note how much this user's run held on a device, all processes together.
 

@@ -172,6 +172,14 @@ class PassProbe(Protocol):
         """
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A model of which a pass can be measured, where its device allows that."""
+
+    def pass_probe(self) -> PassProbe | None:
+        """Return what measures a pass; None on a CPU."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """What one pass took against what was reckoned; bytes are without weights."""

@@ -89,13 +89,13 @@ class PlannedRoom:
         )
 
     def calibrated(
-        self, probe: PassProbe | None, longest: int
+        self, probe: PassProbe, longest: int
     ) -> tuple[PlannedRoom, Calibration | None]:
         """Return the room corrected by one measured text, and what was measured.
 
-        Without a probe or an architecture, and where that text does not fit, it stays.
+        Without an architecture, and where that text does not fit, it stays.
         """
-        if probe is None or self.architecture is None or not self.holds(longest):
+        if self.architecture is None or not self.holds(longest):
             return self, None
         try:
             found = calibrate(self.architecture, self.dtype, probe, longest=longest)

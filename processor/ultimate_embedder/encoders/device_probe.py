@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from ..gpu_lease import MIB, allocator_limit
-from .protocols import DenseEncoder
+from ..records import UInt32Array
 
 _MOST_CONTEXT_BYTES = 1024 * MIB
 """More than a context takes: what goes beyond it is another process's memory."""
@@ -103,10 +104,15 @@ class CudaProbe:
 
 
 class CudaPassProbe:
-    """A `PassProbe` of an encoder on a card, by the allocator's own count."""
+    """A `PassProbe` of a model on a card, by the allocator's own count.
 
-    def __init__(self, encoder: DenseEncoder, device: str) -> None:
-        self._encoder = encoder
+    `run` computes texts, given as ids, in one pass.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[UInt32Array]], object], device: str
+    ) -> None:
+        self._run = run
         self._device = device
 
     def measure(self, rows: int, length: int) -> int:
@@ -120,7 +126,7 @@ class CudaPassProbe:
         before = torch.cuda.memory_allocated(self._device)
         # One token less than the length: without padding there would be no mask.
         ids = np.zeros(max(1, length - 1), dtype=np.uint32)
-        self._encoder.encode([ids] * rows)
+        self._run([ids] * rows)
         return max(0, torch.cuda.max_memory_allocated(self._device) - before)
 
 

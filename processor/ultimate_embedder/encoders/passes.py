@@ -8,9 +8,10 @@ split, and the error says how much memory was in use.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DeviceOutOfMemory
+from ..memory_plan import Calibration, Probed
 from ..memory_room import PlannedRoom
 from .budget import Budget
 
@@ -44,7 +45,7 @@ class DeviceUse:
     `release` is called after a failure, to give back what the device's allocator
     keeps. `used_bytes` tells, for the message at the end, how much memory was in use,
     and `cap_bytes` how much may be; None where that is not known. `room` is what was
-    planned, None on a CPU.
+    planned, None on a CPU, and `calibration` the pass that it was corrected by.
     """
 
     model: str
@@ -53,6 +54,20 @@ class DeviceUse:
     used_bytes: Callable[[], int | None] = lambda: None
     cap_bytes: int | None = None
     room: PlannedRoom | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def gpu_peak_bytes(self) -> int | None:
+        """The most that was held so far, None on a CPU."""
+        return None if self.device == "cpu" else self.used_bytes()
+
+    def calibrated(self, model: object, longest: int) -> DeviceUse:
+        """Return the same with its room corrected by one pass, if `model` allows it."""
+        probe = model.pass_probe() if isinstance(model, Probed) else None
+        if self.room is None or probe is None:
+            return self
+        room, found = self.room.calibrated(probe, longest)
+        return replace(self, room=room, calibration=found)
 
     def told(self) -> str:
         """Return the bytes in use and the cap, to be put behind a statement."""

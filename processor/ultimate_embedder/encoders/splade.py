@@ -18,7 +18,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from torch import nn
 from ..errors import DeviceOutOfMemory
 from ..hardware import peak_memory_bytes, this_machine
 from ..memory_cost import LOGIT_SLICE_BYTES, padded_length
-from ..memory_plan import Calibration, PassProbe
+from ..memory_plan import PassProbe
 from ..planning import ROWS_A_BATCH, TOKENS_A_BATCH
 from ..records import SparseVector, UInt32Array
 from .dense_torch import one_thread, release_memory
@@ -83,11 +83,10 @@ class SpladeEncoder:
         self.name = source.config.name
         self.device = source.device
         self.dtype = source.dtype
-        self.calibration: Calibration | None = None
         self.vocabulary_size = source.vocabulary_size
         self._cpu = source.device == "cpu" and not as_gpu
-        self._use = use or _use_of(self.name, self.device)
-        self._passes = Passes(self._use, most_rows=ROWS_A_BATCH)
+        self.use = use or _use_of(self.name, self.device)
+        self._passes = Passes(self.use, most_rows=ROWS_A_BATCH)
         self._positions = max(1, logit_bytes // (4 * source.vocabulary_size))
         self._threads = threads or this_machine().cores
         self._model: Any = model
@@ -107,17 +106,18 @@ class SpladeEncoder:
         """
         return cls(*load_masked_lm(source), source, use=use)
 
-    @property
-    def gpu_peak_bytes(self) -> int | None:
-        """The most that was held on the device so far, None on a CPU."""
-        return None if self.device == "cpu" else self._use.used_bytes()
-
-    def calibrate(self, probe: PassProbe | None) -> None:
+    def calibrate(self) -> None:
         """Measure one window of the longest, and correct what is planned by it."""
-        if self._use.room is not None:
-            longest = self._padded_length(self._source.config.max_tokens)
-            room, self.calibration = self._use.room.calibrated(probe, longest)
-            self._use = replace(self._use, room=room)
+        longest = self._padded_length(self._source.config.max_tokens)
+        self.use = self.use.calibrated(self, longest)
+
+    def pass_probe(self) -> PassProbe | None:
+        """Return what measures a pass over windows; None on a CPU."""
+        if self.device == "cpu":
+            return None
+        from .device_probe import CudaPassProbe
+
+        return CudaPassProbe(self.forward, self.device)
 
     def close(self) -> None:
         """Let go of the weights, whoever still refers to this encoder."""
@@ -222,7 +222,7 @@ class SpladeEncoder:
         if self._cpu or not lengths:
             return None
         longest = self._padded_length(min(max(lengths), self._source.config.max_tokens))
-        room = self._use.room
+        room = self.use.room
         return TOKENS_A_BATCH if room is None else room.positions(longest)
 
     def _vectors(
@@ -252,7 +252,7 @@ class SpladeEncoder:
         """
         tokens = [len(pieces[place]) for place in order]
         lengths = [self._padded_length(one) for one in tokens]
-        room = self._use.room
+        room = self.use.room
         if room is not None and lengths and not room.holds(lengths[0]):
             raise room.refusal(lengths[0], row=0, beforehand=False)
         found: dict[int, SparseVector] = {}
@@ -279,7 +279,7 @@ class SpladeEncoder:
             try:
                 return self.forward([piece])[0]
             except DeviceOutOfMemory as error:
-                raise self._use.ran_out(len(piece), row) from error
+                raise self.use.ran_out(len(piece), row) from error
 
         rows = range(len(order))
         with one_thread():

@@ -51,10 +51,13 @@ def find_splade(
     config: SparseModelConfig,
     *,
     device: str = "cpu",
+    dtype: str | None = None,
     offline: bool = False,
     long_texts: LongTexts = "windows",
 ) -> SpladeSource:
     """Find a model's files, fetching them if that is allowed; load no weights.
+
+    `dtype` is by default the fastest precision of the device.
 
     Raises:
         ModelNotAvailable: they are not here, and cannot or must not be fetched.
@@ -83,7 +86,7 @@ def find_splade(
         tokenizer=tokenizer,
         vocabulary_size=size,
         device=device,
-        dtype=_dtype(device),
+        dtype=dtype or _dtype(device),
         long_texts=long_texts,
     )
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import PipelineConfig, RerankingConfig
-from ..encoders.protocols import PairScorer
+from ..config import PipelineConfig
 from ..export.manifest import Manifest
 from ..export.manifest_sections import TelemetrySection, TimelinePass
 from ..export.runtime import ExportRuntime
@@ -25,11 +23,13 @@ from ..stages.sparse import SparseResult
 from ..telemetry.events import Emit, Event, StageSkipped, Warned
 from ..telemetry.summary import MetricsSummary
 from ..telemetry.timeline import Timeline
+from .beside import Beside, require_fit_beside
 from .dense_passes import DensePasses
 from .leased import DeviceLoans
 from .manifest import CollectionResult, build_manifest
 from .memory import planning_cap
 from .parts import CollectionOutcome, Parts
+from .reranking import Reranking
 from .retrieval import RetrievalOutcome, RetrievalRun
 from .sparse_passes import SparsePasses
 from .up_to_date import run_fingerprint, up_to_date
@@ -80,6 +80,13 @@ class CollectionRun:
         self._redact_key = redact_key
         self._warnings = list(warnings)
         self._loans = DeviceLoans(parts.leases, self._emit, parts.now)
+        self._beside = Beside.of(
+            config,
+            parts.models,
+            parts.leases,
+            sparse_device=parts.sparse_device,
+            rerank_device=parts.device,
+        )
         self._dense = DensePasses(
             name=folder.name,
             config=config,
@@ -103,6 +110,7 @@ class CollectionRun:
         fingerprint = self._fingerprint(collection)
         if leave_up_to_date and (found := self._up_to_date(fingerprint)):
             return found
+        require_fit_beside(self._config, self._beside, collection.store)
         dense = self._dense.run(collection)
         sparse = self._sparse(collection, dense)
         made = _Made(collection, fingerprint, dense, sparse)
@@ -245,26 +253,19 @@ class CollectionRun:
             work_dir=self._work_dir,
             emit=self._emit,
             run_id=self._run_id,
+            beside=self._beside,
         ).run(collection, dense)
 
     def _retrieve(self, made: _Made, staging: Path) -> RetrievalOutcome:
         if not self._config.enable_rerank:
             self._skipped("rerank", "enable_rerank")
-        with ExitStack() as held:
-
-            def load_scorer(config: RerankingConfig) -> PairScorer:
-                held.close()  # a second choice takes the place of the first
-                held.enter_context(
-                    self._loans.hold(
-                        config.name, (self._parts.device,), "rerank", in_process=True
-                    )
-                )
-                return self._parts.load_scorer(config)
-
+        with Reranking(
+            self._config, self._parts, self._loans, self._beside, self._emit
+        ) as reranking:
             run = RetrievalRun(
                 config=self._config,
                 manager=self._parts.models,
-                load_scorer=load_scorer,
+                reranking=reranking,
                 emit=self._emit,
                 run_id=self._run_id,
                 collection=made.collection,

@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
+from ..encoders.passes import DeviceUse
 from ..export import manifest_sections as sections
 from ..gpu_lease import Lease, LeaseEvent, Leases, is_leased
+from ..hardware import peak_memory_bytes
+from ..memory_room import PlannedRoom
 from ..stages.dense import OpenExecutor
 from ..telemetry.events import Emit, Stage
 from ..workers.jobs import BatchReply, BatchRequest, EncodeJob
@@ -84,6 +88,23 @@ class DeviceLoans:
         finally:
             if lease is not None and lease.event is not None:
                 self.events.append(lease.event)
+
+    def use(
+        self, lease: Lease | None, model: str, device: str, room: PlannedRoom | None
+    ) -> DeviceUse:
+        """Return what a model of this process is told of the device that it runs on."""
+        if not is_leased(device):
+            return DeviceUse(model=model, device=device, used_bytes=peak_memory_bytes)
+        if lease is None:
+            return DeviceUse(model=model, device=device)
+        return DeviceUse(
+            model=model,
+            device=device,
+            release=partial(lease.free, device),
+            used_bytes=partial(lease.own_peak_bytes, device),
+            cap_bytes=self.leases.cap_bytes if self.leases else None,
+            room=room,
+        )
 
     def executor(
         self, open_executor: OpenExecutor, devices: Sequence[str]

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import (
-    KaggleGPUConfig,
-    ModelConfig,
-    PipelineConfig,
-    RerankingConfig,
-    SparseModelConfig,
-)
-from ..encoders.architecture import read_architecture
-from ..encoders.sources import locate_model
-from ..errors import ModelError
+from ..config import KaggleGPUConfig, ModelConfig
 from ..gpu_lease import Leases, is_leased
 from ..intake.measure import MeasuredCollection, MeasuredModel, gpu_lengths
-from ..memory_cost import Head
-from ..memory_plan import MemoryPlan, ModelKind, plan_on_cpu, plan_on_gpu
+from ..memory_plan import MemoryPlan, plan_on_cpu, plan_on_gpu
 from ..memory_room import PlannedRoom
-from ..planning import ROWS_A_BATCH
 from ..records import Int64Array
 
 _CPU_LENGTH_MULTIPLE = 16
@@ -116,77 +104,6 @@ def plan_memory(
         ),
         longest=longest[0],
         most_rows=most_rows,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """Where the models that are not dense run, and in which precision SPLADE does."""
-
-    sparse_device: str
-    sparse_dtype: str
-    rerank_device: str
-
-
-def plan_beside(config: PipelineConfig, beside: Beside) -> tuple[MemoryPlan, ...]:
-    """Return what SPLADE models and the reranker take, where their files are here.
-
-    Each at the longest its window allows: their passes have no plan of batches.
-    """
-    found = [
-        _plan_model(
-            sparse,
-            "sparse",
-            beside.sparse_device,
-            beside.sparse_dtype,
-            ROWS_A_BATCH,
-            config.gpu,
-        )
-        for sparse in config.active_sparse
-        if sparse.kind == "splade"
-    ]
-    if (rerank := config.active_rerank) is not None:
-        rows, device = rerank.batch_cap, beside.rerank_device
-        found.append(_plan_model(rerank, "rerank", device, "float32", rows, config.gpu))
-    return tuple(plan for plan in found if plan is not None)
-
-
-def _plan_model(
-    model: SparseModelConfig | RerankingConfig,
-    kind: ModelKind,
-    device: str,
-    dtype: str,
-    rows: int,
-    gpu: KaggleGPUConfig,
-) -> MemoryPlan | None:
-    package = model.package if isinstance(model, RerankingConfig) else None
-    head: Head = "classifier" if kind == "rerank" else "masked-lm"
-    try:
-        location = locate_model(
-            model.hf_model_id, revision=model.revision, package=package, offline=True
-        )
-        architecture = read_architecture(location.path, head)
-    except ModelError:
-        return None  # not here: a dry run fetches nothing for a figure
-    cap = planning_cap(gpu, device)
-    if cap is None:
-        return plan_on_cpu(
-            architecture,
-            model=model.name,
-            dtype=dtype,
-            longest=model.max_tokens,
-            rows=1,
-            kind=kind,
-        )
-    return plan_on_gpu(
-        architecture,
-        model=model.name,
-        dtype=dtype,
-        cap_bytes=cap,
-        batches=[(max(1, rows), model.max_tokens)],
-        longest=model.max_tokens,
-        most_rows=max(1, rows),
-        kind=kind,
     )
 
 

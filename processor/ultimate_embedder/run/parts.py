@@ -6,14 +6,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..config import RerankingConfig
+from ..encoders.passes import DeviceUse
+from ..encoders.protocols import PairScorer
+from ..encoders.splade_source import SpladeSource
 from ..export.manifest import Manifest
 from ..gpu_lease import Leases
 from ..models.manager import ModelSource
 from ..records import Float32Array
 from ..stages.dense import OpenExecutor
 from ..stages.sparse import SparseResult
-from .retrieval import LoadScorer
+
+if TYPE_CHECKING:
+    from ..encoders.splade import SpladeEncoder
+
+LoadScorer = Callable[[RerankingConfig], PairScorer]
+LoadSplade = Callable[[SpladeSource, DeviceUse], "SpladeEncoder"]
+
+
+def load_splade(source: SpladeSource, use: DeviceUse) -> SpladeEncoder:
+    """Load a SPLADE model with torch.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        DeviceOutOfMemory: its weights do not fit the device.
+    """
+    from ..encoders.splade import SpladeEncoder
+
+    return SpladeEncoder.load(source, use)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +55,7 @@ class Parts:
     devices: tuple[str, ...] = ()
     sparse_device: str = "cpu"
     leases: Leases | None = None
+    load_splade: LoadSplade = load_splade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,25 +7,19 @@ how well its bundle can be searched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import (
-    RERANK_CANDIDATES,
-    ModelConfig,
-    PipelineConfig,
-    RerankingConfig,
-)
+from ..config import RERANK_CANDIDATES, ModelConfig, PipelineConfig
 from ..encoders.attention_sparse import AttentionSparseEncoder
 from ..encoders.bm25 import Bm25Encoder
-from ..encoders.protocols import AttentionEncoder, PairScorer
+from ..encoders.protocols import AttentionEncoder
 from ..encoders.texts import Attended, TextEncoder
-from ..errors import DeviceOutOfMemory, ModelNotAvailable
+from ..errors import ModelNotAvailable
 from ..export.layout import BundleNames
 from ..intake.measure import MeasuredCollection, MeasuredModel
 from ..intake.queries import read_queries
-from ..models.choice import choose_rerank
 from ..models.manager import ModelSource
 from ..records import Float32Array, Query, SparseVector
 from ..retrieval.fusion import FusionConfig
@@ -33,7 +27,6 @@ from ..retrieval.indexes import DenseIndex, SparseIndex
 from ..retrieval.postings import Postings
 from ..retrieval.probes import PROBES, RERANK_PROBES, Probe, draw_probes
 from ..retrieval.quality import QualityCard
-from ..stages.cross_encoder import CrossEncoderBatchExecutor
 from ..stages.fusion import (
     DenseLeg,
     FusionResult,
@@ -42,10 +35,9 @@ from ..stages.fusion import (
     MaskedRow,
     SparseLeg,
 )
-from ..stages.rerank import RerankPipeline, RerankResult
-from ..stages.rerank_fitting import Fallback, OpenFallback, stepped_down_to
+from ..stages.rerank import RerankResult
 from ..stages.sparse import SparseResult
-from ..telemetry.events import Emit, FallbackUsed, StageSkipped
+from ..telemetry.events import Emit, StageSkipped
 from .card import (
     NO_QUESTION,
     QUERIES_RERANKED,
@@ -54,8 +46,7 @@ from .card import (
     empty_card,
     harm_warnings,
 )
-
-LoadScorer = Callable[[RerankingConfig], PairScorer]
+from .reranking import Reranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +91,7 @@ class RetrievalRun:
 
     config: PipelineConfig
     manager: ModelSource
-    load_scorer: LoadScorer
+    reranking: Reranking
     emit: Emit
     run_id: str
     collection: MeasuredCollection
@@ -277,65 +268,14 @@ class RetrievalRun:
                 "there is no query to rerank",
                 "Give --queries, or let probes be drawn from the collection.",
             )
+        store = self.collection.store
         try:
-            pipeline = self._pipeline(config)
+            pipeline = self.reranking.pipeline(
+                config, store.collection, self.run_id, self.redact_key
+            )
         except ModelNotAvailable as error:
             return self._impossible(error.message, error.cure or "")
-        store = self.collection.store
         return pipeline.run(rankings, store, store.collection)
-
-    def _pipeline(self, config: RerankingConfig) -> RerankPipeline:
-        """Load the reranker, or the smaller one where the device has no room for it.
-
-        No name is kept for what is loaded: the pipeline has to be able to let it go.
-        """
-        smaller = self._fallback(config)
-        try:
-            return self._pipeline_of(self._executor(config), config, Fallback(smaller))
-        except DeviceOutOfMemory:
-            if smaller is None:
-                raise
-        step = stepped_down_to(f"model {config.fallback}")
-        self.emit(
-            FallbackUsed(
-                stage="rerank",
-                collection=self.collection.store.collection,
-                reason=step,
-            )
-        )
-        return self._pipeline_of(*smaller(), Fallback(steps=(step,)))
-
-    def _pipeline_of(
-        self,
-        executor: CrossEncoderBatchExecutor,
-        config: RerankingConfig,
-        fallback: Fallback,
-    ) -> RerankPipeline:
-        return RerankPipeline(
-            executor,
-            config,
-            self.emit,
-            self.run_id,
-            self.redact_key,
-            timeout_seconds=self.config.rerank_timeout_seconds,
-            fallback=fallback,
-        )
-
-    def _executor(self, config: RerankingConfig) -> CrossEncoderBatchExecutor:
-        return CrossEncoderBatchExecutor(self.load_scorer(config), config.batch_cap)
-
-    def _fallback(self, config: RerankingConfig) -> OpenFallback | None:
-        """Return what loads the smaller model, over as many candidates."""
-        if config.fallback is None:
-            return None
-        named = choose_rerank(config.fallback, offline=self.config.offline)
-        smaller = replace(
-            named,
-            candidates=config.candidates,
-            top_k=config.top_k,
-            batch_cap=min(config.batch_cap, named.batch_cap),
-        )
-        return lambda: (self._executor(smaller), smaller)
 
     def _impossible(self, reason: str, cure: str) -> RerankImpossible:
         self.emit(

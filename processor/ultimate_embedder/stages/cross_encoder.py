@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..encoders.budget import Budget
+from ..encoders.passes import DeviceUse
 from ..encoders.protocols import PairScorer
 from ..errors import DeviceOutOfMemory, ModelError, UsageError
 from ..records import Float32Array, Int64Array
@@ -45,7 +46,9 @@ class CrossEncoderBatchExecutor:
 
     Pairs are sorted by token count, so that a batch holds little padding; scores come
     back in the order of the documents. A batch that does not fit the device is done
-    again in halves; `Budget` says how batches grow back to the cap.
+    again in halves; `Budget` says how batches grow back to the cap. `use` tells what is
+    known of the device: no batch is larger than planned for it, and no pair is tried
+    that is planned not to fit.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class CrossEncoderBatchExecutor:
         batch_cap: int,
         *,
         clock: Callable[[], float] = time.monotonic,
+        use: DeviceUse | None = None,
     ) -> None:
         if batch_cap < 1:
             raise UsageError(
@@ -62,6 +66,7 @@ class CrossEncoderBatchExecutor:
         self.scorer = scorer
         self.batch_cap = batch_cap
         self.clock = clock
+        self.use = use or DeviceUse(model=scorer.name, device=scorer.device)
         self._budget = Budget(batch_cap)
 
     def score(
@@ -84,14 +89,16 @@ class CrossEncoderBatchExecutor:
         pairs = [(query, document) for document in documents]
         lengths = np.asarray(self.scorer.pair_lengths(pairs), dtype=np.int64)
         order = np.argsort(lengths, kind="stable")
+        self._require_room(order, lengths)
         scores = np.empty(len(pairs), dtype=np.float32)
         padded, largest, start = 0, 1, 0
         while start < len(order):
             if deadline is not None and self.clock() >= deadline:
                 raise TimeIsUp
-            batch = order[start : start + (self._budget.now or 1)]
+            batch = self._batch(order[start:], lengths)
             found = self._scored(pairs, batch, lengths)
             if found is None:
+                self.use.release()
                 self._budget.failed(len(batch))
                 now = self._budget.now or 1
                 tell(SmallerBatches(now, now * int(lengths[batch].max())))
@@ -112,6 +119,33 @@ class CrossEncoderBatchExecutor:
             padded_tokens=padded,
         )
 
+    def _require_room(self, order: Int64Array, lengths: Int64Array) -> None:
+        """Refuse pairs of which the longest is planned not to fit.
+
+        Raises:
+            DeviceOutOfMemory: `row` is its place.
+        """
+        if self.use.room is None or not len(order):
+            return
+        place = int(order[-1])
+        positions = self.scorer.padded_tokens([int(lengths[place])])
+        if not self.use.room.holds(positions):
+            raise self.use.room.refusal(positions, row=place, beforehand=False)
+
+    def _batch(self, left: Int64Array, lengths: Int64Array) -> Int64Array:
+        """Return the first of the places left: as many as may go through at once."""
+        batch = left[: self._budget.now or 1]
+        while len(batch) > 1 and not self._is_planned(lengths[batch].tolist()):
+            batch = batch[:-1]
+        return batch
+
+    def _is_planned(self, lengths: list[int]) -> bool:
+        """Say whether pairs of these lengths, the longest last, are planned to fit."""
+        if self.use.room is None:
+            return True
+        longest = self.scorer.padded_tokens(lengths[-1:])
+        return self.scorer.padded_tokens(lengths) <= self.use.room.positions(longest)
+
     def _scored(
         self, pairs: Sequence[tuple[str, str]], batch: Int64Array, lengths: Int64Array
     ) -> Float32Array | None:
@@ -124,7 +158,8 @@ class CrossEncoderBatchExecutor:
             place = int(batch[0])
             raise DeviceOutOfMemory(
                 f"Reranker {self.scorer.name} ran out of memory on "
-                f"{self.scorer.device} with one pair of {lengths[place]} tokens alone.",
+                f"{self.scorer.device} with one pair of {lengths[place]} tokens alone"
+                f"{self.use.told()}.",
                 cure="Free the device, name a smaller model with --rerank-fallback, or "
                 "use --disable-rerank. The same command resumes.",
                 row=place,

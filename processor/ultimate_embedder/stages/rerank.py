@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..config import RerankingConfig
+from ..memory_plan import Calibration
 from ..records import (
     QUERY_PREVIEW_CHARACTERS,
     Chunk,
@@ -77,6 +78,7 @@ class RerankResult:
     not_reranked: int = 0
     fallback_reason: str | None = None
     oom_retries: int = 0
+    calibration: Calibration | None = None
 
     @property
     def queries_by_model(self) -> dict[str, int]:
@@ -107,7 +109,7 @@ class RerankPipeline:
     `redact_key` set: records and headers hold HMAC-SHA256 of the query under that key
     instead of its text. `timeout_seconds` bounds the stage: the queries that are not
     done by then keep the order of fusion, and the result, an event and the header of
-    the stage say so. `peak_bytes` reads the device's peak, where there is one.
+    the stage say so.
     `fallback` is the smaller model, for a device without room for the first.
     """
 
@@ -120,7 +122,6 @@ class RerankPipeline:
         redact_key: bytes | None = None,
         *,
         timeout_seconds: float | None = None,
-        peak_bytes: Callable[[], int | None] = lambda: None,
         fallback: Fallback = _NO_FALLBACK,
     ) -> None:
         self._fitting = FittingScorer(executor, config, emit, fallback)
@@ -129,7 +130,6 @@ class RerankPipeline:
         self._run_id = run_id
         self._redact_key = redact_key
         self._timeout_seconds = timeout_seconds
-        self._peak_bytes = peak_bytes
 
     def run(
         self, rankings: Sequence[QueryRankings], store: ChunkRows, collection: str
@@ -156,7 +156,7 @@ class RerankPipeline:
             self._emit(
                 FallbackUsed(stage="rerank", collection=collection, reason=TIMEOUT)
             )
-        device = self._fitting.executor.scorer.device
+        use = self._fitting.executor.use
         reason = "; ".join(self._fitting.steps + [TIMEOUT] * bool(left)) or None
         self._emit(
             StageFinished(
@@ -165,8 +165,8 @@ class RerankPipeline:
                 model=self._config.name,
                 items=len(done),
                 seconds=time.perf_counter() - begun,
-                device=device,
-                gpu_peak_bytes=self._peak_bytes(),
+                device=use.device,
+                gpu_peak_bytes=use.gpu_peak_bytes,
                 candidates=candidates,
                 fallback_reason=reason,
             )
@@ -175,10 +175,11 @@ class RerankPipeline:
             model=self._config.name,
             queries=tuple(done),
             candidates=candidates,
-            device=device,
+            device=use.device,
             not_reranked=left,
             fallback_reason=reason,
             oom_retries=self._fitting.oom_retries,
+            calibration=use.calibration,
         )
 
     def _all(
@@ -228,7 +229,7 @@ class RerankPipeline:
         ids = [store.chunk(int(row)).chunk_id for row in ranking.rows]
         scores = ranking.scores.tolist()
         shown = self._shown(found.query.text)
-        peak = self._peak_bytes()
+        peak = self._fitting.executor.use.gpu_peak_bytes
         header = CrossEncoderRerankRun(
             run_id=self._run_id,
             latency_ms=seconds * 1000,

@@ -97,8 +97,8 @@ class SpladeBuild:
             @cache
             def encoder() -> SpladeEncoder:
                 opened = held.enter_context(self._opens(self._source))
-                if opened.calibration is not None:
-                    totals["calibration"] = asdict(opened.calibration)
+                if opened.use.calibration is not None:
+                    totals["calibration"] = asdict(opened.use.calibration)
                 return opened
 
             chunks = iter(store)
@@ -155,7 +155,7 @@ def _write_block(
             padded_tokens=batch.padded_tokens,
             truncated_tokens=batch.truncated_tokens,
             device=encoder.device,
-            gpu_peak_bytes=encoder.gpu_peak_bytes,
+            gpu_peak_bytes=encoder.use.gpu_peak_bytes,
         )
         for name in _COUNTED:
             totals[name] += getattr(batch, name)

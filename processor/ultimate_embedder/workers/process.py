@@ -111,7 +111,7 @@ def _pass_probe(job: EncodeJob, encoder: DenseEncoder) -> PassProbe | None:
         return None
     from ..encoders.device_probe import CudaPassProbe
 
-    return CudaPassProbe(encoder, job.device)
+    return CudaPassProbe(encoder.encode, job.device)
 
 
 def _answer(answers: BinaryIO, answer: Answer) -> None:
