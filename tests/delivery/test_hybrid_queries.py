@@ -31,8 +31,9 @@ from processor.ultimate_embedder.delivery.hybrid_query import (
     one_request,
     search_store,
 )
-from processor.ultimate_embedder.delivery.layout import FoundPoint, Store
-from processor.ultimate_embedder.delivery.qdrant_store import QdrantStore
+from processor.ultimate_embedder.delivery.layout import FoundPoint
+from processor.ultimate_embedder.delivery.opening import in_folder
+from processor.ultimate_embedder.delivery.store import Store
 from processor.ultimate_embedder.delivery.upload import send_bundle
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.errors import DeliveryError, UsageError
@@ -159,7 +160,7 @@ def store(
 ) -> Iterator[Store]:
     place = tmp_path_factory.mktemp("store")
     opened: Store = (
-        QdrantStore.in_folder(place, "docs")
+        in_folder(place, "docs")
         if request.param == "local mode"
         else EdgeStore(place, "docs")
     )
@@ -297,17 +298,36 @@ def test_a_condition_holds_before_lists_are_cut(
     folder: Path, encoders: Remembering, store: Store
 ) -> None:
     bundle = open_bundle(folder, encoders)
-    nowhere = {"must": [{"key": "metadata.source_subdir", "match": {"value": "none"}}]}
-    query = HybridQuery(
-        vectors=bundle.query_vectors(QUERIES[0]),
-        fusion=bundle.fusion,
-        conditions=nowhere,
-    )
-    if isinstance(store, EdgeStore):
-        with pytest.raises(DeliveryError, match="filter"):
-            search_store(store, query)
-    else:
-        assert search_store(store, query) == []
+    some = QUERIES[0]
+    none = {"must": [{"key": "metadata.source_subdir", "match": {"value": "none"}}]}
+    all_of_them = {
+        "should": [
+            {"key": "metadata.source_subdir", "match": {"value": w}}
+            for w in ("library", "x")
+        ]
+    }
+    unlike = {"must_not": [{"key": "chunk_id", "match": {"value": ""}}], "must": [none]}
+    vectors = bundle.query_vectors(some)
+    for conditions, expected in ((none, 0), (all_of_them, 10), (unlike, 0)):
+        query = HybridQuery(
+            vectors=vectors, fusion=bundle.fusion, conditions=conditions
+        )
+        assert len(search_store(store, query)) == expected
+
+
+def test_what_the_embedded_engine_is_not_asked_for_is_a_clear_error(
+    store: Store,
+) -> None:
+    if not isinstance(store, EdgeStore):
+        pytest.skip("a server takes every filter")
+    request = {
+        "query": {"nearest": [0.0] * 384},
+        "using": "all-miniLM-l6",
+        "limit": 1,
+        "filter": {"must": [{"key": "a", "values_count": {"gt": 1}}]},
+    }
+    with pytest.raises(DeliveryError, match="values_count"):
+        store.query([request])
 
 
 def question(fusion: str, lists: int = 2) -> HybridQuery:
@@ -366,7 +386,7 @@ def test_the_sample_in_the_docs_finds_what_search_finds(
     page = Path(__file__).resolve().parents[2] / "docs" / "search-it.md"
     samples = page.read_text(encoding="utf-8").split("```python\n")[1:]
     code = next(one.partition("```")[0] for one in samples if "leg_requests" in one)
-    with closing(QdrantStore.in_folder(tmp_path / "qdrant", "my_docs")) as store:
+    with closing(in_folder(tmp_path / "qdrant", "my_docs")) as store:
         send_bundle(plan_upload(folder, "my_docs"), store)
     client = QdrantClient(path=str(tmp_path / "qdrant"))
     monkeypatch.setattr("qdrant_client.QdrantClient", lambda **_: client)

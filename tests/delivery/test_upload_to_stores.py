@@ -29,10 +29,15 @@ from processor.ultimate_embedder.delivery.layout import (
     CollectionLayout,
     DenseVector,
     SparseVectorKind,
-    Store,
 )
-from processor.ultimate_embedder.delivery.qdrant_store import QdrantStore
-from processor.ultimate_embedder.delivery.upload import UploadReport, send_bundle
+from processor.ultimate_embedder.delivery.opening import Server, at_server, in_folder
+from processor.ultimate_embedder.delivery.presets import DEFAULT, preset
+from processor.ultimate_embedder.delivery.store import Store
+from processor.ultimate_embedder.delivery.upload import (
+    UploadOptions,
+    UploadReport,
+    send_bundle,
+)
 from processor.ultimate_embedder.errors import DeliveryError
 from processor.ultimate_embedder.records import point_id
 
@@ -48,7 +53,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
         for store in opened:
             store.close()
         store = (
-            QdrantStore.in_folder(tmp_path / "qdrant", name)
+            in_folder(tmp_path / "qdrant", name)
             if request.param == "local mode"
             else EdgeStore(tmp_path / "edge", name)
         )
@@ -61,7 +66,9 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
 
 
 def send(bundle: Path, open_store: OpenStore, **options: bool) -> UploadReport:
-    return send_bundle(plan_upload(bundle), open_store("docs"), **options)
+    return send_bundle(
+        plan_upload(bundle), open_store("docs"), UploadOptions(**options)
+    )
 
 
 def ids_of(content: Content) -> list[str]:
@@ -159,7 +166,7 @@ def test_a_bundle_without_sparse_vectors_is_taken(
 def test_a_collection_that_does_not_fit_is_refused_untouched_and_can_be_replaced(
     bundle: Path, open_store: OpenStore, layout: CollectionLayout, reason: str
 ) -> None:
-    open_store("docs").create(layout)
+    open_store("docs").create(layout, preset(DEFAULT))
     with pytest.raises(DeliveryError, match="does not fit") as refused:
         send(bundle, open_store)
     assert reason in refused.value.message
@@ -175,7 +182,7 @@ def test_points_of_something_else_are_reported_before_anything_is_sent(
     larger = write_bundle(tmp_path / "larger", make_content(75))
     send(larger, open_store)
     sent: list[int] = []
-    with pytest.raises(DeliveryError, match="75 points, the bundle 60: 15 are left"):
+    with pytest.raises(DeliveryError, match="holds 15 points of an earlier bundle"):
         send_bundle(plan_upload(bundle), open_store("docs"), advance=sent.append)
     assert sent == []
     assert send(bundle, open_store, recreate=True).points_after == 60
@@ -185,8 +192,16 @@ def test_another_collection_beside_it_is_left_alone(
     bundle: Path, open_store: OpenStore
 ) -> None:
     send(bundle, open_store)
-    send_bundle(plan_upload(bundle, "second"), open_store("second"), recreate=True)
-    send_bundle(plan_upload(bundle, "second"), open_store("second"), recreate=True)
+    send_bundle(
+        plan_upload(bundle, "second"),
+        open_store("second"),
+        UploadOptions(recreate=True),
+    )
+    send_bundle(
+        plan_upload(bundle, "second"),
+        open_store("second"),
+        UploadOptions(recreate=True),
+    )
     assert open_store("docs").count() == 60
 
 
@@ -203,7 +218,8 @@ def test_a_store_that_loses_or_changes_points_is_found_out(
             return getattr(self._inner, name)
 
         def upsert(self, points: list) -> None:
-            self._inner.upsert(self._alter(points))
+            if kept := self._alter(points):
+                self._inner.upsert(kept)
 
     def without_last(points: list) -> list:
         return points[:-1]
@@ -217,13 +233,13 @@ def test_a_store_that_loses_or_changes_points_is_found_out(
 
     plan = plan_upload(bundle)
     for alter, reason in (
-        (without_last, "59 points of the bundle's 60"),
+        (without_last, "1 are missing"),
         (other_payload, "its payload differs"),
         (other_vector, f"vector '{DENSE}' differs"),
     ):
         store = Forgetful(open_store("docs"), alter)
         with pytest.raises(DeliveryError, match=reason):
-            send_bundle(plan, store, recreate=True)
+            send_bundle(plan, store, UploadOptions(recreate=True))
 
 
 def test_progress_counts_every_point_once(bundle: Path, open_store: OpenStore) -> None:
@@ -263,7 +279,7 @@ def test_a_hybrid_query_in_local_mode_finds_the_expected_row(
     tmp_path: Path, bundle: Path, content: Content
 ) -> None:
     row = 23
-    with closing(QdrantStore.in_folder(tmp_path / "qdrant", "docs")) as store:
+    with closing(in_folder(tmp_path / "qdrant", "docs")) as store:
         send_bundle(plan_upload(bundle), store)
     with closing(QdrantClient(path=str(tmp_path / "qdrant"))) as client:
         sparse = content.sparse["qdrant-bm25"][row]
@@ -334,7 +350,7 @@ def test_a_folder_of_something_else_is_neither_used_nor_removed(
             closing(EdgeStore(tmp_path / "edge", "docs")) as store,
             pytest.raises(DeliveryError, match="holds no Qdrant Edge collection"),
         ):
-            send_bundle(plan_upload(bundle), store, recreate=recreate)
+            send_bundle(plan_upload(bundle), store, UploadOptions(recreate=recreate))
     assert (folder / "thesis.txt").read_text() == "years of work"
 
 
@@ -354,10 +370,10 @@ def test_an_edge_collection_open_elsewhere_is_a_clear_refusal(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_local_folder_open_elsewhere_is_a_clear_refusal(tmp_path: Path) -> None:
     with (
-        closing(QdrantStore.in_folder(tmp_path / "qdrant", "docs")),
+        closing(in_folder(tmp_path / "qdrant", "docs")),
         pytest.raises(DeliveryError, match="already accessed"),
     ):
-        QdrantStore.in_folder(tmp_path / "qdrant", "docs")
+        in_folder(tmp_path / "qdrant", "docs")
 
 
 def test_the_advice_about_large_local_collections_is_not_a_warning_here(
@@ -371,12 +387,12 @@ def test_the_advice_about_large_local_collections_is_not_a_warning_here(
     for holder in (LocalCollection, QdrantLocal):
         monkeypatch.setattr(holder, "LARGE_DATA_THRESHOLD", 10)
     for _ in range(2):
-        with closing(QdrantStore.in_folder(tmp_path / "qdrant", "docs")) as store:
+        with closing(in_folder(tmp_path / "qdrant", "docs")) as store:
             assert send_bundle(plan_upload(bundle), store).points_after == 60
 
 
 def test_a_server_that_is_not_there_is_one_clear_line(bundle: Path) -> None:
-    with closing(QdrantStore.at_url("http://127.0.0.1:9", "docs")) as store:
+    with closing(at_server(Server(url="http://127.0.0.1:9"), "docs")) as store:
         with pytest.raises(DeliveryError, match="cannot be reached") as refused:
             send_bundle(plan_upload(bundle), store)
         assert "\n" not in str(refused.value)
@@ -402,8 +418,7 @@ def test_a_server_that_refuses_the_key_is_one_line_that_names_the_variable(
     thread.start()
     try:
         url = f"http://127.0.0.1:{server.server_port}"
-        with pytest.warns(UserWarning, match="insecure connection"):
-            opened = QdrantStore.at_url(url, "docs", "a key")
+        opened = at_server(Server(url=url, api_key="a key", transport="http"), "docs")
         with closing(opened) as store, pytest.raises(DeliveryError) as refused:
             send_bundle(plan_upload(bundle), store)
     finally:

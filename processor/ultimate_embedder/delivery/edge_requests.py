@@ -8,16 +8,31 @@ from ..errors import DeliveryError
 from .layout import Request
 
 if TYPE_CHECKING:
-    from qdrant_edge import Expression, Prefetch, QueryRequest, SearchParams
+    from qdrant_edge import (
+        Expression,
+        FieldCondition,
+        Filter,
+        Prefetch,
+        QueryRequest,
+        SearchParams,
+    )
 
-_KNOWN: Final = {"prefetch", "query", "using", "limit", "params", "with_payload"}
+_KNOWN: Final = {
+    "prefetch",
+    "query",
+    "using",
+    "limit",
+    "params",
+    "with_payload",
+    "filter",
+}
 
 
 def edge_request(body: Request) -> QueryRequest:
     """Return the request for the embedded engine.
 
     Raises:
-        DeliveryError: it holds something that is not translated, such as a filter.
+        DeliveryError: it holds something that is not translated.
     """
     import qdrant_edge as edge
 
@@ -28,6 +43,7 @@ def edge_request(body: Request) -> QueryRequest:
         prefetches=[_prefetch(one) for one in body.get("prefetch", ())],
         with_payload=body.get("with_payload", False),
         params=_params(body),
+        filter=_filter(body.get("filter")),
     )
 
 
@@ -40,6 +56,7 @@ def _prefetch(body: Request) -> Prefetch:
         query=_query(body),
         prefetches=[_prefetch(one) for one in body.get("prefetch", ())],
         params=_params(body),
+        filter=_filter(body.get("filter")),
     )
 
 
@@ -81,8 +98,45 @@ def _params(body: Request) -> SearchParams | None:
 
     if "params" not in body:
         return None
-    _check(body["params"], {"exact"})
-    return edge.SearchParams(exact=body["params"]["exact"])
+    params = body["params"]
+    _check(params, {"exact", "quantization"})
+    quantization = params.get("quantization")
+    if quantization is not None:
+        _check(quantization, {"ignore", "rescore", "oversampling"})
+        quantization = edge.QuantizationSearchParams(**quantization)
+    return edge.SearchParams(
+        exact=params.get("exact", False), quantization=quantization
+    )
+
+
+def _filter(body: Request | None) -> Filter | None:
+    """Return a filter of equalities and ranges, joined by must, should and must_not."""
+    import qdrant_edge as edge
+
+    if body is None:
+        return None
+    _check(body, {"must", "should", "must_not"})
+    parts: dict[str, list[Any]] = {
+        how: [_condition(one) for one in conditions] for how, conditions in body.items()
+    }
+    return edge.Filter(parts.get("must"), parts.get("should"), parts.get("must_not"))
+
+
+def _condition(body: Request) -> FieldCondition | Filter:
+    import qdrant_edge as edge
+
+    match body:
+        case {"key": key, "match": {"value": value}}:
+            return edge.FieldCondition(key, match=edge.MatchValue(value))
+        case {"key": key, "match": {"text": text}}:
+            return edge.FieldCondition(key, match=edge.MatchText(text))
+        case {"key": key, "range": bounds}:
+            return edge.FieldCondition(key, range=edge.RangeFloat(**bounds))
+        case {"key": _}:
+            raise DeliveryError(f"Qdrant Edge is not asked for {body}.")
+    inner = _filter(body)
+    assert inner is not None  # noqa: S101 - only None gives None
+    return inner
 
 
 def _check(body: Request, known: set[str]) -> None:

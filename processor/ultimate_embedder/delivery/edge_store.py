@@ -11,21 +11,18 @@ from uuid import UUID
 
 import orjson
 
-from ..errors import DeliveryError, MissingExtra
+from ..errors import DeliveryError, MissingExtra, UsageError
+from .edge_config import edge_config, layout_of
 from .edge_requests import edge_request
-from .layout import (
-    CollectionLayout,
-    DenseVector,
-    FoundPoint,
-    Point,
-    Request,
-    SparseVectorKind,
-)
+from .layout import CollectionLayout, FoundPoint, Point, Request
+from .presets import Tuning
+from .store import KEYWORD_FIELDS, OWNER_FIELD, TEXT_FIELD
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard
 
 _CONFIG_NAME: Final = "edge_config.json"
+_PAGE_POINTS: Final = 10_000
 
 
 @contextmanager
@@ -57,6 +54,9 @@ class EdgeStore:
     def describe(self) -> str:
         return self._where
 
+    def identity(self) -> str:
+        return str(self._path.resolve())
+
     def layout(self) -> CollectionLayout | None:
         config = self._path / _CONFIG_NAME
         if not self._path.exists() or not any(self._path.iterdir()):
@@ -68,43 +68,39 @@ class EdgeStore:
             )
         with _told(self._where):
             stored: dict[str, Any] = orjson.loads(config.read_bytes())
-        return CollectionLayout(
-            {
-                name: DenseVector(vector["size"], vector["distance"])
-                for name, vector in (stored.get("vectors") or {}).items()
-            },
-            {
-                name: SparseVectorKind(idf=vector.get("modifier") == "idf")
-                for name, vector in (stored.get("sparse_vectors") or {}).items()
-            },
-        )
+        return layout_of(stored)
 
-    def create(self, layout: CollectionLayout) -> None:
-        edge = self._edge
-        config = edge.EdgeConfig(
-            vectors={
-                name: edge.EdgeVectorParams(
-                    size=vector.size, distance=getattr(edge.Distance, vector.distance)
-                )
-                for name, vector in layout.dense.items()
-            },
-            sparse_vectors={
-                name: edge.EdgeSparseVectorParams(
-                    modifier=edge.Modifier.Idf if kind.idf else None
-                )
-                for name, kind in layout.sparse.items()
-            },
-        )
+    def create(self, layout: CollectionLayout, tuning: Tuning) -> None:
+        """Make the collection under another name first: what has its own is whole."""
         with _told(self._where):
-            self._path.mkdir(parents=True, exist_ok=True)
-            self._shard = edge.EdgeShard.create(str(self._path), config)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            begun = self._beside("new")
+            shutil.rmtree(begun, ignore_errors=True)
+            config = edge_config(layout, tuning)
+            self._edge.EdgeShard.create(str(begun), config).close()
+            begun.replace(self._path)
+
+    def index_payload(self) -> None:
+        edge = self._edge
+        words = edge.TextIndexParams(tokenizer=edge.TokenizerType.Word, lowercase=True)
+        keyword = edge.PayloadSchemaType.Keyword
+        schemas = {**dict.fromkeys(KEYWORD_FIELDS, keyword), TEXT_FIELD: words}
+        make = edge.UpdateOperation.create_field_index
+        with _told(self._where):
+            known = self._opened().info().payload_schema
+            for field, schema in schemas.items():
+                if field not in known:
+                    self._opened().update(make(field, schema))
 
     def drop(self) -> None:
         """Remove the collection's folder; `layout` has made sure that it is one."""
         self.close()
         with _told(self._where):
             if self.layout() is not None:
-                shutil.rmtree(self._path)
+                gone = self._beside("old")
+                shutil.rmtree(gone, ignore_errors=True)
+                self._path.replace(gone)
+                shutil.rmtree(gone)
 
     def upsert(self, points: list[Point]) -> None:
         edge = self._edge
@@ -127,9 +123,26 @@ class EdgeStore:
                 )
             )
 
+    def delete(self, ids: list[str]) -> None:
+        wanted: list[int | UUID | str] = list(ids)
+        with _told(self._where):
+            self._opened().update(self._edge.UpdateOperation.delete_points(wanted))
+
     def count(self) -> int:
         with _told(self._where):
             return int(self._opened().count(self._edge.CountRequest(exact=True)))
+
+    def ids(self) -> Iterator[list[str]]:
+        offset = None
+        while True:
+            asked = self._edge.ScrollRequest(
+                offset=offset, limit=_PAGE_POINTS, with_payload=False, with_vector=False
+            )
+            with _told(self._where):
+                records, offset = self._opened().scroll(asked)
+            yield [str(record.id) for record in records]
+            if offset is None:
+                return
 
     def fetch(self, ids: list[str]) -> dict[str, Point]:
         wanted: list[int | UUID | str] = list(ids)
@@ -143,6 +156,17 @@ class EdgeStore:
             }
             for record in records
         }
+
+    def owners(self, ids: list[str]) -> dict[str, str | None]:
+        wanted: list[int | UUID | str] = list(ids)
+        with _told(self._where):
+            records = self._opened().retrieve(wanted, [OWNER_FIELD], False)
+        found: dict[str, str | None] = {}
+        for record in records:
+            metadata = (record.payload or {}).get("metadata")
+            owner = metadata.get("collection") if isinstance(metadata, dict) else None
+            found[str(record.id)] = owner if isinstance(owner, str) else None
+        return found
 
     def query(self, requests: Sequence[Request]) -> list[list[FoundPoint]]:
         asked = [edge_request(one) for one in requests]
@@ -159,10 +183,26 @@ class EdgeStore:
             self._opened().optimize()
             self._opened().flush()
 
+    def wait_until_indexed(self, seconds: float) -> None:
+        """Nothing to do: `finish` builds the indexes."""
+
+    def alias_of(self, alias: str) -> str | None:
+        raise UsageError(
+            f"Qdrant Edge has no aliases, so '{alias}' cannot be one.",
+            cure="Leave --alias out.",
+        )
+
+    def point_alias(self, alias: str) -> None:
+        self.alias_of(alias)
+
     def close(self) -> None:
         if self._shard is not None:
             self._shard.close()
             self._shard = None
+
+    def _beside(self, suffix: str) -> Path:
+        """Return the hidden folder of a collection that is being made or removed."""
+        return self._path.with_name(f".{self._path.name}.{suffix}")
 
     def _opened(self) -> EdgeShard:
         if self._shard is None:

@@ -21,7 +21,8 @@ from ..config import RERANK_CANDIDATES
 from ..errors import UsageError
 from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.fusion import FusionConfig, Scaling, scalings
-from .layout import FoundPoint, Request, Store
+from .layout import FoundPoint, Request
+from .store import Store
 
 _LAST_SCORES = "A sum needs the scores of each list."
 
@@ -32,7 +33,8 @@ class HybridQuery:
 
     `depth` is the length of the lists that are fused; search fuses 100, or `top_k` if
     that is more. `conditions` is a filter of Qdrant's. `exact` makes a server compare
-    with every point, as search in a bundle does, where it would use its HNSW index.
+    full vectors with every point, as search in a bundle does, where it would use its
+    HNSW index and vectors of 8 bits.
 
     Raises:
         UsageError: the fusion has weights for another number of vectors.
@@ -114,7 +116,8 @@ def _legs(query: HybridQuery) -> list[dict[str, Any]]:
         for name, vector in query.vectors.items()
     ]
     if query.exact:
-        legs = [{**leg, "params": {"exact": True}} for leg in legs]
+        params = {"exact": True, "quantization": {"ignore": True}}
+        legs = [{**leg, "params": params} for leg in legs]
     return legs
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
+
+from ..errors import UsageError
 
 COSINE: Final = "Cosine"
+FLOAT32: Final = "float32"
 
 Point = Mapping[str, Any]
 """A row of `<c>_qdrant.jsonl`: `id`, `vector` by name, `payload`."""
@@ -17,17 +21,21 @@ Request = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class DenseVector:
-    """Width and distance of a named dense vector.
+    """Width and distance of a named dense vector, and how its numbers are kept.
 
     Ours have unit length, so that cosine and dot product rank alike; cosine is what
-    the vectors mean.
+    the vectors mean. `rows` is true for a field that holds several vectors a point.
     """
 
     size: int
     distance: str = COSINE
+    datatype: str = FLOAT32
+    rows: bool = False
 
     def __str__(self) -> str:
-        return f"{self.size} dimensions, {self.distance}"
+        kept = "" if self.datatype == FLOAT32 else f", {self.datatype}"
+        several = ", several a point" if self.rows else ""
+        return f"{self.size} dimensions, {self.distance}{kept}{several}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,24 @@ class CollectionLayout:
         named = {**self.dense, **self.sparse}
         return {name: str(vector) for name, vector in named.items()}
 
+    def renamed(self, names: Mapping[str, str]) -> CollectionLayout:
+        """Return the layout with other names for some vectors.
+
+        Raises:
+            UsageError: two vectors would have one name.
+        """
+        new = Counter(names.get(key, key) for key in (*self.dense, *self.sparse))
+        for name, count in new.items():
+            if count > 1:
+                raise UsageError(
+                    f"{count} vectors of the bundle would be called '{name}'.",
+                    cure="Name them apart with --vector-name KEY=NAME.",
+                )
+        return CollectionLayout(
+            {names.get(key, key): vector for key, vector in self.dense.items()},
+            {names.get(key, key): kind for key, kind in self.sparse.items()},
+        )
+
 
 def differences(wanted: CollectionLayout, found: CollectionLayout) -> Iterator[str]:
     """Yield one clause for each vector that keeps a bundle out of a collection.
@@ -80,38 +106,3 @@ def differences(wanted: CollectionLayout, found: CollectionLayout) -> Iterator[s
     for name in theirs:
         if name not in ours:
             yield f"its vector '{name}' ({theirs[name]}) is not in the bundle"
-
-
-class Store(Protocol):
-    """One collection of one vector store. Every failure is a DeliveryError."""
-
-    def describe(self) -> str:
-        """Return where the collection is, as a person would say it."""
-
-    def layout(self) -> CollectionLayout | None:
-        """Return the vectors of the collection, or None when there is none yet."""
-
-    def create(self, layout: CollectionLayout) -> None:
-        """Make the collection, empty."""
-
-    def drop(self) -> None:
-        """Remove the collection and all its points."""
-
-    def upsert(self, points: list[Point]) -> None:
-        """Add or replace points; they are stored when this returns."""
-
-    def count(self) -> int:
-        """Return how many points the collection holds, exactly."""
-
-    def fetch(self, ids: list[str]) -> dict[str, Point]:
-        """Return the points with these ids that exist, in the form of a row."""
-
-    def query(self, requests: Sequence[Request]) -> list[list[FoundPoint]]:
-        """Return for each request the points found, best first."""
-
-    def finish(self) -> None:
-        """Make what was stored durable and indexed as far as the store leaves that to
-        its caller."""
-
-    def close(self) -> None:
-        """Release the store."""
