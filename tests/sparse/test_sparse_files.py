@@ -53,7 +53,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
             writer.append(vector)
     matrix = open_matrix(tmp_path)
     assert len(matrix) == 3
-    assert isinstance(matrix.values, np.memmap)
+    assert isinstance(matrix.values.base, np.memmap)
     for found, vector in zip(matrix, vectors, strict=True):
         assert found.indices.tolist() == vector.indices.tolist()
         assert found.values.tolist() == vector.values.tolist()

@@ -56,7 +56,7 @@ class _PieceMemo(dict[bytes, int]):
 
     def __init__(self, profile: WordProfile) -> None:
         super().__init__()
-        self._profile = profile
+        self._stems = profile.piece_stems
         self._stem = stemmer().stem_word
         self._owner: dict[int, str] = {}
         self._aliases: dict[str, int] = {}
@@ -65,20 +65,22 @@ class _PieceMemo(dict[bytes, int]):
         self._bytes = 0
 
     def __missing__(self, piece: bytes) -> int:
-        stems = self._profile.piece_stems(piece, self._stem)
-        tokens = [self._token(stem) for stem in stems]
-        if len(tokens) > 1:
-            self.several.append(tokens)
+        stems = self._stems(piece, self._stem)
+        if len(stems) == 1:
+            token = self._token(stems[0])
+        elif stems:
+            self.several.append([self._token(stem) for stem in stems])
             token = -1 - len(self.several)
         else:
-            token = tokens[0] if tokens else _DROPPED
+            token = _DROPPED
         self[piece] = token
-        self._bytes += _ENTRY_BYTES * max(1, len(tokens)) + 2 * len(piece)
+        self._bytes += _ENTRY_BYTES * (len(stems) or 1) + 2 * len(piece)
         return token
 
     def _token(self, stem: str) -> int:
         number = token_id(stem)
-        if self._owner.setdefault(number, stem) == stem:
+        owner = self._owner.setdefault(number, stem)
+        if owner is stem or owner == stem:
             return number
         if stem not in self._aliases:
             self._aliases[stem] = _FIRST_ALIAS + len(self.alias_ids)

@@ -49,6 +49,10 @@ these (a test asks it), and its longer list adds only forms with an apostrophe, 
 tokenizer here produces.
 """
 
+_DROPPED: Final = STOP_WORDS | {"_"}  # fastembed drops it; elsewhere it never occurs
+    "_"
+}  # fastembed drops it; with others none stands alone
+
 
 def stemmer() -> SnowballStemmer:
     """Return a new English Snowball stemmer, as Qdrant and fastembed use."""
@@ -57,7 +61,8 @@ def stemmer() -> SnowballStemmer:
 
 def token_id(stem: str) -> int:
     """Return |murmur3-32(stem)|, seed 0: 0 to 2^31, the index of a sparse vector."""
-    return abs(int(mmh3.hash(stem)))
+    number: int = mmh3.hash(stem)
+    return abs(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class WordProfile:
     `runs` cuts a text into stretches of word characters; `words` turns one of them into
     lower-case words; `longest` is the length over which words are dropped. `table` maps
     bytes of UTF-8: what is in no word to a space and, where case means nothing,
-    capitals to small letters.
+    capitals to small letters. `plain` says that an ASCII piece is then one word.
     """
 
     name: str
@@ -75,6 +80,7 @@ class WordProfile:
     words: Callable[[str], list[str]]
     longest: int | None
     table: bytes
+    plain: bool = False
 
     def pieces(self, text: str) -> list[bytes]:
         """Return the text cut where its table has spaces; `piece_stems` does the rest.
@@ -85,6 +91,12 @@ class WordProfile:
 
     def piece_stems(self, piece: bytes, stem: Callable[[str], str]) -> list[str]:
         """Return the stems of one piece, in order."""
+        if self.plain and piece.isascii():  # nearly all: no detour for these
+            word = piece.decode()
+            if word in _DROPPED or len(word) > (self.longest or len(word)):
+                return []
+            stemmed = stem(word)
+            return [stemmed] if stemmed else []
         text = piece.decode("utf-8", "surrogatepass")
         return [found for run in self.runs(text) for found in self.stems(run, stem)]
 
@@ -93,7 +105,7 @@ class WordProfile:
         kept = (
             word
             for word in self.words(run)
-            if word not in STOP_WORDS
+            if word not in _DROPPED
             and (self.longest is None or len(word) <= self.longest)
         )
         return [stemmed for stemmed in map(stem, kept) if stemmed]
@@ -159,6 +171,7 @@ def _qdrant_word() -> WordProfile:
         words,
         longest=None,
         table=_byte_table(fold=True),
+        plain=True,
     )
 
 
@@ -179,6 +192,7 @@ def _fastembed() -> WordProfile:
         words,
         longest=40,
         table=_byte_table(kept="_", fold=True),
+        plain=True,
     )
 
 
