@@ -50,8 +50,6 @@ tokenizer here produces.
 """
 
 _DROPPED: Final = STOP_WORDS | {"_"}  # fastembed drops it; elsewhere it never occurs
-    "_"
-}  # fastembed drops it; with others none stands alone
 
 
 def stemmer() -> SnowballStemmer:
