@@ -44,7 +44,7 @@ demo-full: setup ## the same from everything in those packages (much longer)
 # is unpacked into .venv; where that cannot be, those tests are skipped with this reason.
 $(PROMETHEUS)/.looked-for:
 	mkdir -p $(@D)
-	command -v prometheus promtool > /dev/null \
+	{ command -v prometheus && command -v promtool; } > /dev/null \
 	  || (cd $(@D) && apt-get --quiet --quiet -o Acquire::http::Timeout=20 download prometheus \
 	      && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb) \
 	  || echo 'No Prometheus: neither installed nor to be had by apt-get download.'

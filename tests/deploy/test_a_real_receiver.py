@@ -25,7 +25,7 @@ from receiver_parts import Receiver, attributes, receiver
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.cli.embed_run import run_embedding
-from processor.ultimate_embedder.config import PipelineConfig
+from processor.ultimate_embedder.config import PipelineConfig, Provenance
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.settings import ReportingConfig, Settings
 from processor.ultimate_embedder.telemetry import span_delivery
@@ -175,6 +175,41 @@ def check_retrieval(manifest: Manifest, metrics: Metrics, found: Found) -> None:
     assert span["rag.candidates"] == candidates == rerank.candidates
     fused = metrics["rag_candidate_count", "fusion"]
     assert found["rag.fusion"][-1]["rag.candidates"] == fused == fusion.candidates
+
+
+def test_a_disabled_stage_is_named_with_its_layer_and_has_no_figures(
+    tmp_path: Path,
+) -> None:
+    config = replace(
+        watched_config(tmp_path),
+        enable_rerank=False,
+        provenance=(
+            Provenance(
+                key="enable_rerank",
+                value="no",
+                source="--disable-rerank",
+                layer="command line",
+            ),
+        ),
+    )
+    textfile = tmp_path / "rag.prom"
+    with receiver(tmp_path / "spans") as other:
+        outputs = {"otlp_endpoint": other.endpoint(), "metrics_textfile": textfile}
+        assert embed(tmp_path, config, **outputs) == 0
+        found = stages(other)
+    assert not [name for name in found if name.startswith("rag.rerank")]
+    (run,) = found["rag.run"]
+    (skipped,) = [event for event in run.events if event.name == "rag.stage_skipped"]
+    assert attributes(skipped) == {
+        "rag.stage": "rerank",
+        "rag.collection": "docs",
+        "rag.reason": "disabled",
+        "rag.layer": "command line",
+    }
+    metrics = samples(textfile)
+    assert metrics["rag_stage_info", "command line", "rerank", "disabled"] == 1
+    told = {values for values in metrics if "rerank" in str(values)}
+    assert told == {("rag_stage_info", "command line", "rerank", "disabled")}
 
 
 def samples(textfile: Path) -> Metrics:

@@ -7,9 +7,10 @@ process leaks in and two runs in one process do not meet.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from prometheus_client import (
@@ -36,6 +37,14 @@ _BATCH_BUCKETS: Final = (
 _EXPORT_BUCKETS: Final = (
     0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0,
 )  # fmt: skip
+_LATENCY_HELP: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "dense": "Seconds for a batch of dense vectors.",
+        "sparse": "Seconds for a batch of sparse vectors.",
+        "rerank": "Seconds to rerank one query.",
+        "export": "Seconds to export one collection.",
+    }
+)
 _REASON_LENGTH: Final = 80  # a label value, not a message
 # A run has at most 200 series, whatever it is called with: 98 that every run may have,
 # three for a model, one for a reason, four for a device, and `other` for each.
@@ -191,14 +200,7 @@ class PrometheusListener:
             self._server = None
 
     def _make_metrics(self) -> None:
-        self._latency = {
-            "dense": self._histogram("dense", "Seconds for a batch of dense vectors."),
-            "sparse": self._histogram(
-                "sparse", "Seconds for a batch of sparse vectors."
-            ),
-            "rerank": self._histogram("rerank", "Seconds to rerank one query."),
-            "export": self._histogram("export", "Seconds to export one collection."),
-        }
+        self._latency: dict[str, Histogram] = {}
         self._gpu_peak = self._gauge(
             names.GPU_PEAK_BYTES,
             "Most device memory of this run's processes, contexts included, in bytes.",
@@ -231,14 +233,22 @@ class PrometheusListener:
             "1 for each state of a stage in this run: on, disabled by a layer of the "
             "settings, not_run because something was missing.",
         )
-        for stage in ("dense", "sparse", "rerank"):
-            self._oom_retries.labels(stage)  # present at 0, so that a rise is a rise
 
-    def _histogram(self, stage: ev.Stage, text: str) -> Histogram:
-        buckets = _EXPORT_BUCKETS if stage == "export" else _BATCH_BUCKETS
-        return Histogram(
-            names.LATENCY_METRICS[stage], text, buckets=buckets, registry=self.registry
+    def _begin(self, stage: ev.Stage) -> None:
+        """Make what a stage that runs starts with at 0, so that a rise is a rise.
+
+        A stage that does not run has none of it.
+        """
+        if stage in self._latency or stage not in names.LATENCY_METRICS:
+            return
+        self._latency[stage] = Histogram(
+            names.LATENCY_METRICS[stage],
+            _LATENCY_HELP[stage],
+            buckets=_EXPORT_BUCKETS if stage == "export" else _BATCH_BUCKETS,
+            registry=self.registry,
         )
+        if stage != "export":
+            self._oom_retries.labels(stage)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, names.METRIC_LABELS[name], registry=self.registry)
@@ -249,6 +259,7 @@ class PrometheusListener:
     def _stage_started(self, event: ev.StageStarted) -> None:
         key = (event.stage, event.collection, event.model)
         self._stages.labels(event.stage, "on", "").set(1)
+        self._begin(event.stage)
         if event.unit != "chunks":
             return
         self._counted[key] = event.done_before
@@ -257,6 +268,7 @@ class PrometheusListener:
 
     def _batch(self, event: ev.BatchFinished) -> None:
         key = (event.stage, event.collection, event.model)
+        self._begin(event.stage)
         if event.stage in self._latency and event.stage != "export":
             self._latency[event.stage].observe(event.seconds, self._exemplar)
         if key in self._counted:
@@ -279,6 +291,7 @@ class PrometheusListener:
         if names.STAGE_ITEMS[event.stage] == "chunks" and rest > 0:
             self._chunks.labels(event.stage, "done").inc(rest)
         if event.stage == "export":
+            self._begin("export")
             self._latency["export"].observe(event.seconds, self._exemplar)
         if event.stage == "sparse":
             self._chunks.labels("sparse", "empty").inc(event.empty)
