@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import sys
 import warnings
 from dataclasses import replace
@@ -16,12 +18,14 @@ from torch.onnx._internal.torchscript_exporter import onnx_proto_utils
 from transformers import AutoModel
 
 from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.onnx_files import tensor_files
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import (
     MissingExtra,
     ModelError,
     ModelMismatch,
+    ModelNotAvailable,
     UsageError,
 )
 from processor.ultimate_embedder.models.manager import ModelManager
@@ -115,15 +119,65 @@ def test_a_graph_with_fewer_positions_is_refused(exported: ModelConfig) -> None:
         ModelManager().resident(replace(exported, max_tokens=81)).__enter__()
 
 
-def test_a_damaged_or_missing_graph_is_one_clear_line(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+def test_a_damaged_or_missing_graph_is_one_clear_line(
+    exported: ModelConfig, tmp_path: Path
+) -> None:
     config = ModelConfig("g", str(tmp_path), 32, 80, backend="onnx")
-    with pytest.raises(ModelError, match=r"no model\.onnx"):
+    with pytest.raises(ModelNotAvailable, match=r"lacks model\.onnx"):
         ModelManager().resident(config).__enter__()
-    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    whole = Path(exported.hf_model_id, "model.onnx").read_bytes()
+    for damaged in (b"not a graph", whole[: len(whole) // 2]):
+        (tmp_path / "model.onnx").write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"model\.onnx is no ONNX graph") as caught:
+            ModelManager().resident(config).__enter__()
+        assert "\n" not in str(caught.value)
+    (tmp_path / "model.onnx").write_bytes(b"")  # a message without a graph
     with pytest.raises(ModelError, match="g cannot be loaded") as caught:
         ModelManager().resident(config).__enter__()
     assert "\n" not in str(caught.value)
+
+
+def keep_tensors_beside(graph: Path, target: Path, name: str) -> None:
+    """Write a graph again, with ONNX Runtime, its tensors in another file."""
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(target / "model.onnx")
+    place = "session.optimized_model_external_initializers_"
+    options.add_session_config_entry(f"{place}file_name", name)
+    options.add_session_config_entry(f"{place}min_size_in_bytes", "1024")
+    onnxruntime.InferenceSession(str(graph), options)
+
+
+@pytest.mark.parametrize("name", ["model.onnx_data", "tensors.bin"])
+def test_a_graph_is_whole_with_the_file_that_its_tensors_lie_in(
+    exported: ModelConfig, tmp_path: Path, name: str
+) -> None:
+    source = Path(exported.hf_model_id)
+    assert tensor_files(source / "model.onnx") == ()
+    keep_tensors_beside(source / "model.onnx", tmp_path, name)
+    shutil.copy(source / "tokenizer.json", tmp_path)
+    assert tensor_files(tmp_path / "model.onnx") == (name,)
+    config = replace(exported, hf_model_id=str(tmp_path))
+    ids = ModelManager().tokenizer(config).encode(some_texts(6), "document").ids
+    with ModelManager().resident(exported) as graph:
+        expected = graph.encode(ids)
+    with ModelManager().resident(config) as graph:
+        assert graph.encode(ids).tobytes() == expected.tobytes()
+    (tmp_path / name).unlink()
+    with pytest.raises(ModelNotAvailable, match=f"lacks {name}"):
+        ModelManager().resident(config).__enter__()
+
+
+def test_tensors_that_lie_elsewhere_are_refused(
+    exported: ModelConfig, tmp_path: Path
+) -> None:
+    keep_tensors_beside(Path(exported.hf_model_id, "model.onnx"), tmp_path, "abcdef")
+    graph = tmp_path / "model.onnx"
+    graph.write_bytes(graph.read_bytes().replace(b"abcdef", b"../abc"))
+    with pytest.raises(ModelError, match=r"'\.\./abc', which is not beside it"):
+        tensor_files(graph)
 
 
 def test_a_graph_gives_no_attention_and_runs_on_no_card(exported: ModelConfig) -> None:

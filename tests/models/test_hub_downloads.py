@@ -12,21 +12,20 @@ from hub_parts import COMMIT, LATER, Site
 
 from processor.ultimate_embedder.encoders.hub import PAUSES, HuggingFaceHub
 from processor.ultimate_embedder.encoders.sources import locate_model
-from processor.ultimate_embedder.errors import (
-    ModelError,
-    ModelNotAvailable,
-    OutputError,
-)
+from processor.ultimate_embedder.errors import ModelNotAvailable, OutputError
 from processor.ultimate_embedder.models.lock import ModelLock, write_lock
 
 MODEL = "acme/tiny"
 
 
 def folder_of(path: Path, *names: str, **config: object) -> Path:
-    """Write files with their own names as content, and a config.json."""
+    """Write files with their own names as content, and a config.json.
+
+    A graph is an empty message: one without tensors.
+    """
     for name in names:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_text(name)
+        (path / name).write_text("" if name.endswith(".onnx") else name)
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
     return path
@@ -163,30 +162,6 @@ def test_pickles_alone_are_refused_before_anything_is_fetched(
     assert not any("/resolve/" in line for line in site.asked)
 
 
-def test_weights_in_parts_are_fetched_with_their_index(
-    site: Site, tmp_path: Path
-) -> None:
-    parts = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-    folder = folder_of(tmp_path / "large", *parts, "consolidated.safetensors")
-    index = {"weight_map": {"a": parts[0], "b": parts[1]}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    site.publish(MODEL, folder)
-    found = locate_model(MODEL)
-    assert {path.name for path in found.path.glob("*.safetensors")} == set(parts)
-    (found.path / parts[1]).unlink()
-    with pytest.raises(ModelNotAvailable, match="offline"):
-        locate_model(MODEL, offline=True)
-    assert locate_model(MODEL).origin == "hub"
-
-
-def test_a_graph_is_fetched_for_the_onnx_backend_and_no_weights(
-    published: Site,
-) -> None:
-    found = locate_model(MODEL, backend="onnx")
-    assert (found.path / "onnx" / "model.onnx").is_file()
-    assert not (found.path / "model.safetensors").exists()
-
-
 def test_a_fetch_that_was_interrupted_is_no_model(
     published: Site, pauses: list[float]
 ) -> None:
@@ -218,50 +193,6 @@ def test_a_commit_in_the_configuration_stands_above_the_lock(
     write_lock(hub.lock_path, ModelLock({}).with_commit(MODEL, None, LATER))
     found = locate_model(MODEL, revision=COMMIT)
     assert (found.revision, found.pinned) == (COMMIT, True)
-
-
-def test_code_of_a_model_is_refused_by_name_and_allowed_by_name(
-    site: Site, tmp_path: Path
-) -> None:
-    classes = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
-    folder = folder_of(
-        tmp_path / "own",
-        "model.safetensors",
-        "own.py",
-        model_type="nobody-knows",
-        auto_map=classes,
-    )
-    site.publish("acme/own", folder)
-    with pytest.raises(ModelError, match="acme/own brings code") as raised:
-        locate_model("acme/own")
-    assert "--trust-remote-code acme/own" in (raised.value.cure or "")
-
-
-def test_trusted_code_is_fetched_but_not_that_of_another_repository(
-    site: Site, tmp_path: Path
-) -> None:
-    own = {"AutoModel": "own.Model"}
-    folder = folder_of(
-        tmp_path / "own", "model.safetensors", "own.py", model_type="x", auto_map=own
-    )
-    site.publish("acme/own", folder)
-    found = locate_model("acme/own", trust_remote_code=True)
-    assert (found.path / "own.py").is_file()
-    other = {"AutoModel": "acme/elsewhere--own.Model"}
-    folder_of(folder, model_type="x", auto_map=other)
-    site.publish("acme/other", folder)
-    with pytest.raises(ModelError, match="acme/elsewhere--own"):
-        locate_model("acme/other", trust_remote_code=True)
-
-
-def test_code_that_is_not_needed_is_no_reason_to_refuse(
-    site: Site, tmp_path: Path
-) -> None:
-    folder = folder_of(
-        tmp_path / "both", "model.safetensors", auto_map={"AutoModel": "own.Model"}
-    )
-    site.publish("acme/both", folder)  # model_type is bert, which transformers has
-    assert locate_model("acme/both").origin == "hub"
 
 
 def test_a_cache_that_cannot_be_written_to_stops_with_its_cure(

@@ -199,6 +199,7 @@ def test_the_check_is_made_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = prompts(tmp_path, query="Query: ")
+    (folder / "model.safetensors").touch()
     config = replace(CODERANK, hf_model_id=str(folder))
     monkeypatch.setattr(
         "processor.ultimate_embedder.models.manager.KAGGLE_OPTIMIZED_MODELS",

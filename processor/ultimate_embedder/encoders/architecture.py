@@ -11,10 +11,9 @@ from typing import Any
 
 from ..errors import ModelError
 from ..memory_cost import Architecture, Head
+from .weight_files import INDEX, WEIGHTS, indexed_parts
 
 _CURE = "Fetch or save its files again: config.json and safetensors."
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _HEADER_BYTES = 100 * 2**20  # no model's header is longer; what is, is damaged
 _LENGTH = struct.Struct("<Q")
 
@@ -139,16 +138,14 @@ def _parameters(folder: Path, head: Head) -> int:
 
 def _weight_files(folder: Path) -> list[Path]:
     """Return the file of the weights, or the shards that the index names."""
-    if (folder / _WEIGHTS).is_file():
-        return [folder / _WEIGHTS]
-    index = folder / _INDEX
-    try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return [folder / name for name in sorted(set(named.values()))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    parts = indexed_parts(folder)
+    if not parts:
         raise ModelError(
-            f"{folder} holds neither {_WEIGHTS} nor a usable {_INDEX}.", cure=_CURE
-        ) from error
+            f"{folder} holds neither {WEIGHTS} nor a usable {INDEX}.", cure=_CURE
+        )
+    return [folder / name for name in parts]
 
 
 def _header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

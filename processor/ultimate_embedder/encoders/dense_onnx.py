@@ -18,8 +18,8 @@ from ..config import ModelConfig
 from ..errors import MissingExtra, ModelError, ModelMismatch, UsageError
 from ..records import Float32Array, UInt32Array
 from .out_of_memory import out_of_memory_named
+from .weight_files import ONNX_GRAPHS, graph_file
 
-_GRAPHS = ("model.onnx", "onnx/model.onnx", "model_optimized.onnx")
 _STATES = ("last_hidden_state", "token_embeddings")
 _INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
@@ -138,13 +138,13 @@ def _pooled(states: Float32Array, pooling: str) -> Float32Array:
 
 
 def _graph(path: Path, config: ModelConfig) -> Path:
-    for name in _GRAPHS:
-        if (path / name).is_file():
-            return path / name
-    raise ModelError(
-        f"Model {config.name} has no {_GRAPHS[0]} among its files in {path}.",
-        cure="Fetch it again, or choose the model's torch version.",
-    )
+    found = graph_file(path)
+    if found is None:
+        raise ModelError(
+            f"Model {config.name} has no {ONNX_GRAPHS[0]} among its files in {path}.",
+            cure="Fetch it again, or choose the model's torch version.",
+        )
+    return found
 
 
 def _session(graph: Path, config: ModelConfig) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,12 +26,19 @@ _Answer = TypeVar("_Answer")
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds before the second, third and last attempt."""
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TIMEOUT_SECONDS = 20.0
 _BRING_ALONG = (
     "Check the connection and run again, or bring a cache along and set HF_HOME, or "
     "name a local folder."
 )
+
+
+def is_hub_id(name: str) -> bool:
+    """Say whether a name has the form of a model on the hub, `org/name`."""
+    whole = _HUB_ID.fullmatch(name) is not None
+    return whole and "--" not in name and ".." not in name
 
 
 class HubFailure(ModelNotAvailable):
@@ -111,9 +119,10 @@ class HuggingFaceHub:
         """Return the folder of a revision in the cache; open no connection."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(
-            model, "config.json", cache_dir=self.cache_dir, revision=revision
-        )
+        with _translated(model, revision):
+            found = try_to_load_from_cache(
+                model, "config.json", cache_dir=self.cache_dir, revision=revision
+            )
         return Path(found).parent if isinstance(found, str) else None
 
     def listing(self, model: str, revision: str) -> Listing:

@@ -1,6 +1,7 @@
 """Where a model's files are: a local folder, an installed package, the hub's cache.
 
-Looked up in that order. Only when none has them, and the run is not offline, are they
+Looked up in that order; an id of the hub with a revision is not looked for among the
+folders here. Only when none has them, and the run is not offline, are they
 fetched, at the pinned commit, weights as safetensors (or one ONNX graph) only. A pin is
 a commit in the configuration, or the one that a lock keeps for its reference.
 """
@@ -9,27 +10,33 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ModelError, ModelMismatch, ModelNotAvailable
-from ..models.facts import read_facts, read_json
-from ..models.lock import MAIN, is_commit, read_lock
-from .hub import Hub, HuggingFaceHub, Listing, with_retries
+from ..errors import ModelMismatch, ModelNotAvailable, UsageError
+from ..models.lock import MAIN, is_commit, is_revision, read_lock
+from .hub import Hub, HuggingFaceHub, Listing, is_hub_id, with_retries
+from .own_code import check_code, lacking_code
+from .weight_files import (
+    INDEX,
+    ONNX_GRAPHS,
+    WEIGHTS,
+    indexed_parts,
+    lacking_weights,
+    no_safetensors,
+    pickles_among,
+    require_weights,
+    shortened,
+)
 
 Origin = Literal["folder", "package", "cache", "hub"]
 Part = Literal["all", "facts"]
 
-ONNX_GRAPHS = ("model.onnx", "onnx/model.onnx", "model_optimized.onnx")
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _SMALL_ENDINGS = (".json", ".txt", ".model")
 _OTHER_FORMATS = ("onnx", "openvino", "gguf", "coreml", "flax", "tensorflow")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,13 @@ def locate_model(  # noqa: PLR0913 - what a configuration says of its files
         ModelNotAvailable: they are not here, and cannot or must not be fetched.
         ModelMismatch: the weights of an installed package are not the known ones.
         ModelError: it needs code of its own, and is not trusted.
+        UsageError: the revision is not of the form of one.
         OutputError: the cache cannot be written to.
     """
     folder = Path(hf_model_id)
-    if folder.is_dir():
+    if folder.is_dir() and not (revision and is_hub_id(hf_model_id)):
+        if part == "all":
+            require_weights(folder, hf_model_id, backend)
         found = ModelLocation(folder, f"sha256:{_config_sha256(folder)}", "folder")
     elif package and (location := _in_package(package, weights_sha256)):
         return location
@@ -77,7 +87,7 @@ def locate_model(  # noqa: PLR0913 - what a configuration says of its files
             hf_model_id, revision or MAIN, backend, trust_remote_code, part
         )
         found = _on_hub(wanted, offline, hub or HuggingFaceHub())
-    _check_code(found.path, hf_model_id, trust_remote_code)
+    check_code(found.path, hf_model_id, trusted=trust_remote_code)
     return found
 
 
@@ -91,19 +101,6 @@ def files_to_fetch(
     """
     small = [name for name in listing.sizes if _is_small(name, code)]
     return small, _weights(listing, model, backend)
-
-
-def is_complete(path: Path, backend: str = "pytorch") -> bool:
-    """Say whether a folder holds the weights: small files are fetched before them."""
-    if backend == "onnx":
-        return any((path / name).is_file() for name in ONNX_GRAPHS)
-    if (path / _WEIGHTS).is_file():
-        return True
-    try:
-        parts = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return all((path / name).is_file() for name in set(parts.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,9 @@ class _Wanted:
         Facts alone may lie there because a fetch was interrupted: then there are no
         weights, and it is asked for again where that is allowed.
         """
-        return is_complete(path, self.backend)
+        if self.code and lacking_code(path):
+            return False
+        return not lacking_weights(path, self.backend)
 
 
 def _config_sha256(folder: Path) -> str:
@@ -141,7 +140,7 @@ def _in_package(package: str, weights_sha256: str | None) -> ModelLocation | Non
     if spec is None or not spec.submodule_search_locations:
         return None
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    weights = folder / _WEIGHTS
+    weights = folder / WEIGHTS
     if not weights.is_file():
         return None
     with weights.open("rb") as stream:
@@ -156,6 +155,11 @@ def _in_package(package: str, weights_sha256: str | None) -> ModelLocation | Non
 
 
 def _on_hub(wanted: _Wanted, offline: bool, hub: Hub) -> ModelLocation:
+    if not is_revision(wanted.reference):
+        raise UsageError(
+            f"'{wanted.reference}' is no revision of {wanted.model}.",
+            cure="Name a commit, a branch or a tag.",
+        )
     commit = read_lock(hub.lock_path).pinned(wanted.model, wanted.reference)
     revision = commit or wanted.reference
     pinned = commit is not None
@@ -163,7 +167,7 @@ def _on_hub(wanted: _Wanted, offline: bool, hub: Hub) -> ModelLocation:
     if path is not None and wanted.is_in(path):
         return ModelLocation(path, path.name, "cache", pinned)
     if offline:
-        raise _not_here(wanted.model, revision)
+        raise _not_here(wanted, revision, path)
     return _fetched(wanted, revision, pinned, hub)
 
 
@@ -174,12 +178,32 @@ def _fetched(wanted: _Wanted, revision: str, pinned: bool, hub: Hub) -> ModelLoc
     small, weights = files_to_fetch(
         listing, model, backend=wanted.backend, code=wanted.code
     )
-    path = with_retries(partial(hub.download, model, listing.commit, small))
-    if wanted.part == "all":  # after the small files: see `is_complete`
-        path = with_retries(partial(hub.download, model, listing.commit, weights))
+
+    def download(names: Sequence[str]) -> Path:
+        return with_retries(partial(hub.download, model, listing.commit, names))
+
+    path = download(small)
+    if wanted.part == "all":  # after the small files, which say what there should be
+        if wanted.backend != "onnx" and WEIGHTS not in listing.sizes:
+            _require_offered(indexed_parts(path), listing, model)
+        path = download(weights)
+        further = lacking_weights(path, wanted.backend)
+        if further:
+            _require_offered(further, listing, model)
+            path = download(further)
     if revision != listing.commit:
         hub.remember(model, revision, listing.commit)
     return ModelLocation(path, listing.commit, "hub", pinned)
+
+
+def _require_offered(names: Sequence[str], listing: Listing, model: str) -> None:
+    absent = [name for name in names if name not in listing.sizes]
+    if absent:
+        raise ModelNotAvailable(
+            f"{model} at {listing.commit} is not published whole: it lacks "
+            f"{shortened(absent)}.",
+            cure="Name another revision: MODEL@REVISION.",
+        )
 
 
 def _is_small(name: str, code: bool) -> bool:
@@ -201,62 +225,24 @@ def _weights(listing: Listing, model: str, backend: str) -> list[str]:
                 cure="Choose the model's torch version, or export a graph.",
             )
         return [name for name in names if name.startswith(graph)]
-    if _WEIGHTS in names:
-        return [_WEIGHTS]
+    if WEIGHTS in names:
+        return [WEIGHTS]
     parts = [n for n in names if n.startswith("model-") and n.endswith(".safetensors")]
-    if _INDEX in names and parts:
+    if INDEX in names and parts:
         return sorted(parts)
-    raise _no_safetensors(model, list(_pickles(listing)))
+    raise no_safetensors(model, names)
 
 
-def _pickles(listing: Listing) -> Iterator[str]:
-    for name in listing.sizes:
-        if "/" not in name and name.endswith(_PICKLES):
-            yield name
-
-
-def _no_safetensors(model: str, pickles: list[str]) -> ModelNotAvailable:
-    has = f": its weights are pickles ({', '.join(pickles[:3])})" if pickles else ""
-    return ModelNotAvailable(
-        f"{model} offers no safetensors weights{has}, which are not read.",
-        cure=f"Name a revision that has them, {model}@refs/pr/N where N is a request "
-        "to add them, or convert them once and name the folder.",
-    )
-
-
-def _check_code(path: Path, model: str, trusted: bool) -> None:
-    """Refuse a model that only runs with code of its own, unless it may."""
-    stated = read_json(path / "config.json", optional=True)
-    if "auto_map" not in stated or _is_native(str(stated.get("model_type"))):
-        return
-    if not trusted:
-        raise ModelError(
-            f"{model} brings code of its own, which is not run.",
-            cure="Choose another model; or read that code, and allow it by name: "
-            f"--trust-remote-code {model}",
-        )
-    code = read_facts(path).remote_code.values()
-    elsewhere = [name for name in code if "--" in name]
-    if elsewhere:
-        raise ModelError(
-            f"{model} names code of another repository, {elsewhere[0]}, at no commit: "
-            "it is not run, trusted or not.",
-            cure="Copy that code into the model's folder and name the folder.",
-        )
-
-
-def _is_native(model_type: str) -> bool:
-    """Say whether transformers has this family itself."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    return model_type in CONFIG_MAPPING
-
-
-def _not_here(model: str, revision: str) -> ModelNotAvailable:
+def _not_here(wanted: _Wanted, revision: str, path: Path | None) -> ModelNotAvailable:
+    """Return the error for what the cache has not; `path`: it has some of it."""
+    model = wanted.model
+    pickles = [] if path is None else pickles_among(p.name for p in path.iterdir())
+    only = f": pickles alone ({shortened(pickles)})" if pickles else ""
     at = "" if revision == MAIN else f" at {revision}"
     named = model if revision == MAIN or is_commit(revision) else f"{model}@{revision}"
     return ModelNotAvailable(
-        f"The weights of {model}{at} are not on this machine, and this run is offline.",
+        f"The weights of {model}{at} are not on this machine{only}, and this run is "
+        "offline.",
         cure=(
             f"Fetch them once with 'models fetch {named}' or --online, or bring a "
             "cache along and set HF_HOME, or name a local folder."

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..config import ModelConfig, RerankingConfig, SparseModelConfig
-from ..encoders.hub import Hub
+from ..encoders.hub import Hub, is_hub_id
 from ..encoders.sources import locate_model
 from ..errors import ModelError, UnknownModel, UsageError
 from ..retrieval.blend import BlendConfig
@@ -25,14 +25,8 @@ from .facts import is_count, read_facts, read_json
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig, RerankingConfig)
 
 _VECTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _DIFFERENCE = "difference.safetensors"
 _PAIR_WINDOW = 512  # what rerankers and SPLADE models are trained with, and no more
-
-
-def is_hub_id(value: str) -> bool:
-    """Say whether a name has the form of a model on the hub, `org/name`."""
-    return _HUB_ID.fullmatch(value) is not None
 
 
 def choose_dense(

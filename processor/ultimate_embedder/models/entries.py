@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..config import ModelConfig, RerankingConfig, SparseModelConfig
-from ..encoders.hub import Hub
+from ..encoders.hub import Hub, is_hub_id
 from ..encoders.sources import ModelLocation, locate_model
 from ..errors import UsageError
 from . import catalogue
-from .choice import is_hub_id, unknown_model
+from .choice import unknown_model
 
 Kind = Literal["dense", "sparse", "rerank"]
 Known = ModelConfig | SparseModelConfig | RerankingConfig

@@ -36,8 +36,7 @@ _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 class StatedFacts:
     """What the files of one model say; None where they do not.
 
-    `prompts` maps a task's name to what stands before its texts. `remote_code` maps a
-    class to the code that came with the model.
+    `prompts` maps a task's name to what stands before its texts.
     """
 
     model_type: str
@@ -47,7 +46,6 @@ class StatedFacts:
     pooling: Pooling | None
     prompts: Mapping[str, str]
     default_prompt: str | None
-    remote_code: Mapping[str, str]
     outputs: int | None
 
     @property
@@ -83,9 +81,18 @@ def read_facts(folder: Path) -> StatedFacts:
         pooling=_pooling(folder),
         prompts=_texts(sentence.get("prompts")),
         default_prompt=sentence.get("default_prompt_name"),
-        remote_code=_texts(model.get("auto_map")),
         outputs=_outputs(model),
     )
+
+
+def own_classes(folder: Path) -> dict[str, str]:
+    """Return which class of transformers the model brings itself, and where it lies.
+
+    Raises:
+        ModelError: config.json cannot be read.
+    """
+    stated = read_json(folder / "config.json", optional=True)
+    return _texts(stated.get("auto_map"))
 
 
 def check_prompts(folder: Path, config: ModelConfig) -> None:

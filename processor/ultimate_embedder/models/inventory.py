@@ -14,7 +14,8 @@ from typing import Literal
 from ..config import RerankingConfig, SparseModelConfig
 from ..encoders.architecture import read_architecture
 from ..encoders.hub import Hub, HuggingFaceHub, with_retries
-from ..encoders.sources import ModelLocation, files_to_fetch, is_complete
+from ..encoders.sources import ModelLocation, files_to_fetch
+from ..encoders.weight_files import lacking_weights
 from ..errors import ModelError
 from ..memory_cost import (
     PLANNING_DTYPE,
@@ -161,11 +162,13 @@ def _commit(
 
 
 def _partly_here(need: FileNeed, hub: Hub) -> bool:
-    """Say whether the weights are in the cache, so that something else is wrong."""
+    """Say whether the weights are here, so that something else is wrong."""
+    if Path(need.model).is_dir():
+        return True
     lock = read_lock(hub.lock_path)
     at = lock.pinned(need.model, need.revision) or need.revision or MAIN
     found = hub.cached(need.model, at)
-    return found is not None and is_complete(found, need.backend)
+    return found is not None and not lacking_weights(found, need.backend)
 
 
 def _fetch_bytes(

@@ -21,11 +21,17 @@ MAIN = "main"
 
 _VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_REVISION = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*", re.ASCII)
 
 
 def is_commit(revision: str | None) -> bool:
     """Say whether a revision is a full commit hash, which never changes its content."""
     return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def is_revision(reference: str) -> bool:
+    """Say whether a name can be that of a commit, a branch or a tag."""
+    return _REVISION.fullmatch(reference) is not None and ".." not in reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, RerankingConfig, SparseModelConfig
+from ..encoders.hub import is_hub_id
 from ..encoders.pair_batches import score_pairs
 from ..encoders.protocols import SparseEncoder
 from ..encoders.sparse_queries import query_encoder
@@ -23,7 +24,7 @@ from ..models.catalogue import (
     RERANKING_MODELS,
     SPARSE_MODELS,
 )
-from ..models.choice import choose_rerank, choose_sparse, is_hub_id
+from ..models.choice import choose_rerank, choose_sparse
 from ..models.lock import is_commit
 from ..models.manager import ModelManager
 from ..records import Float32Array, SparseInferenceRun, SparseVector
