@@ -31,12 +31,29 @@ from .bounded_labels import BoundedLabels
 from .printable import printable
 from .trace_ids import trace_id_of
 
-_BATCH_BUCKETS: Final = (
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-)  # fmt: skip
-_EXPORT_BUCKETS: Final = (
-    0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0,
-)  # fmt: skip
+_BUCKETS: Final[Mapping[str, tuple[float, ...]]] = MappingProxyType(
+    {
+        "dense": (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+        "sparse": (
+            0.002,
+            0.005,
+            0.01,
+            0.025,
+            0.05,
+            0.1,
+            0.25,
+            0.5,
+            1.0,
+            2.5,
+            5.0,
+            10.0,
+        ),
+        "rerank": (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0),
+        "export": (
+            *(0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0),
+        ),
+    }
+)
 _LATENCY_HELP: Final[Mapping[str, str]] = MappingProxyType(
     {
         "dense": "Seconds for a batch of dense vectors.",
@@ -244,7 +261,7 @@ class PrometheusListener:
         self._latency[stage] = Histogram(
             names.LATENCY_METRICS[stage],
             _LATENCY_HELP[stage],
-            buckets=_EXPORT_BUCKETS if stage == "export" else _BATCH_BUCKETS,
+            buckets=_BUCKETS[stage],
             registry=self.registry,
         )
         if stage != "export":
