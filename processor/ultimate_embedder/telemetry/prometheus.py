@@ -7,7 +7,9 @@ process leaks in and two runs in one process do not meet.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import MappingProxyType
@@ -62,6 +64,7 @@ _LATENCY_HELP: Final[Mapping[str, str]] = MappingProxyType(
         "export": "Seconds to export one collection.",
     }
 )
+_ADDRESS: Final = "127.0.0.1"
 _REASON_LENGTH: Final = 80  # a label value, not a message
 # A run has at most 200 series, whatever it is called with: 98 that every run may have,
 # three for a model, one for a reason, four for a device, and `other` for each.
@@ -186,7 +189,7 @@ class PrometheusListener:
         """
         try:
             server, self._thread = start_http_server(
-                port, addr="127.0.0.1", registry=self.registry
+                port, addr=_ADDRESS, registry=self.registry
             )
         except (OSError, OverflowError) as error:
             raise UsageError(
@@ -211,7 +214,17 @@ class PrometheusListener:
         """Write the textfile a last time and stop serving."""
         self.write()
         if self._server is not None and self._thread is not None:
-            self._server.shutdown()
+            ending = Thread(target=self._server.shutdown)
+            ending.start()
+            # It looks twice a second whether it is to end, or when somebody calls.
+            with (
+                suppress(OSError),
+                socket.create_connection(
+                    (_ADDRESS, self._server.server_port), timeout=1
+                ),
+            ):
+                ending.join()
+            ending.join()
             self._server.server_close()
             self._thread.join()
             self._server = None
