@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "encoders models workers hardware devices intake",
         "chunking stages export search delivery telemetry verify report",
         "batch_runner run repair testing",
-        "evaluation adaptation",
+        "evaluation adaptation serving",
         "facade cli __init__",
     )
 )
@@ -61,9 +61,15 @@ SHARED = (
     "export.checksums",
     "export.strict_json",
     "export.jsonl",
+    "delivery.hybrid_query",
+    "delivery.layout",
+    "delivery.opening",
+    "delivery.presets",
+    "delivery.store",
 )
 """What any room may use although it lies in another: the words for what happens, and
-the format of a bundle's files. How a bundle comes about is `export`'s own business."""
+the format of a bundle's files. How a bundle comes about is `export`'s own business. And
+how a collection in Qdrant is opened and asked: search does that as well."""
 
 DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("encoders", "adaptation.low_rank", "adaptation.training"),
@@ -76,7 +82,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "qdrant_edge": ("delivery",),
     "sqlite3": ("ledger",),
     "pynvml": ("encoders.device_probe",),
-    "prometheus_client": ("telemetry.prometheus",),
+    "prometheus_client": ("telemetry.prometheus", "serving.metrics"),
+    "fastapi": ("serving.app",),
+    "starlette": ("serving",),
+    "uvicorn": ("cli.serve",),
     "opentelemetry.sdk": (
         "telemetry.otel",
         "telemetry.otlp_file",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .adapt import adapt
 from .chunk import chunk
+from .clean import clean
 from .embed import embed
 from .entry import new_app, register, run
 from .evaluate import evaluate
@@ -16,6 +17,7 @@ from .models_fetch import fetch_models
 from .repair import repair
 from .report import report
 from .search import search
+from .serve import serve
 from .upload import upload
 from .verify import verify
 
@@ -23,8 +25,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("chunk", chunk),
     ("embed", embed),
     ("search", search),
+    ("serve", serve),
     ("verify", verify),
     ("repair", repair),
+    ("clean", clean),
     ("report", report),
     ("evaluate", evaluate),
     ("upload", upload),

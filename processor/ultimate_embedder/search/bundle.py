@@ -93,6 +93,22 @@ class Bundle:
         return dict(self._parts.missing)
 
     @property
+    def stages(self) -> Mapping[Stage, str]:
+        """Stages that can run, and with what: a model's key, or how is fused."""
+        parts = self._parts
+        found: dict[Stage, str | None] = {
+            "dense": parts.primary,
+            "sparse": parts.fused_sparse,
+            "fused": str(self.fusion),
+            "reranked": parts.reranker,
+        }
+        return {
+            stage: name
+            for stage, name in found.items()
+            if name and stage not in parts.missing
+        }
+
+    @property
     def fusion(self) -> FusionConfig:
         """How rankings are joined: as the manifest names it, or as was asked for."""
         return self._parts.fusion_of(len(self._parts.fused_legs))
@@ -236,6 +252,11 @@ class Bundle:
         """Return the chunk ids by row."""
         return [line["chunk_id"] for line in self._parts.ids]
 
+    def chunk_id(self, row: int) -> str:
+        """Return the id of the chunk in a row."""
+        found: str = self._parts.ids[row]["chunk_id"]
+        return found
+
     def metadata(self, row: int) -> dict[str, Any]:
         """Return a chunk's metadata; nothing in a bundle without points file."""
         return self._payload(row)[1]
@@ -263,7 +284,7 @@ class Bundle:
 
     def chunk(self, row: int) -> tuple[str, str | None, dict[str, Any]]:
         """Return a chunk's id, text and metadata; see `Hit` for those without text."""
-        return (self._parts.ids[row]["chunk_id"], *self._payload(row))
+        return (self.chunk_id(row), *self._payload(row))
 
     def _check(self, text: str, top_k: int, needed: Sequence[Stage]) -> None:
         if not text.strip():
@@ -344,7 +365,7 @@ class Bundle:
         text, metadata = self._payload(row)
         return Hit(
             row=row,
-            chunk_id=self._parts.ids[row]["chunk_id"],
+            chunk_id=self.chunk_id(row),
             rank=rank,
             score=score,
             text=text,

@@ -45,6 +45,7 @@ class Parts:
     ids: JsonLines
     fusion: FusionConfig
     fused_legs: tuple[Stage, ...]
+    reranker: str | None = None
     blend: BlendConfig | None = None
     candidates: int = RERANK_CANDIDATES
     missing: dict[Stage, str] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class Parts:
                 others["reranked"] = _NO_TEXTS
             parts = replace(
                 parts,
+                reranker=rerank.name,
                 blend=rerank.blend,
                 candidates=rerank.candidates,
                 missing=others,
@@ -106,12 +108,12 @@ def open_parts(path: Path) -> Parts:
     dense = _dense(path, names, primary, manifest, missing)
     sparse = _sparse(path, fused_sparse, manifest, missing)
     points = path / names.points
-    legs = _fused_legs(manifest, missing)
+    legs = fused_legs(manifest, missing)
     if not legs:
         missing["fused"] = "There is no ranking to fuse in this bundle."
-    if why := _why_no_rerank(manifest, has_texts=points.is_file()):
+    if why := why_no_rerank(manifest, has_texts=points.is_file()):
         missing["reranked"] = why
-    blend = None if why else _blend(manifest, missing)
+    blend = None if why else stated_blend(manifest, missing)
     return Parts(
         folder=path,
         manifest=manifest,
@@ -121,10 +123,11 @@ def open_parts(path: Path) -> Parts:
         sparse=sparse,
         points=JsonLines(points) if points.is_file() else None,
         ids=JsonLines(path / names.ids),
-        fusion=_fusion(manifest),
+        fusion=stated_fusion(manifest),
         fused_legs=legs,
+        reranker=_reranker(manifest),
         blend=blend,
-        candidates=_candidates(manifest),
+        candidates=stated_candidates(manifest),
         missing=missing,
     )
 
@@ -204,12 +207,12 @@ def _sparse(
     missing: dict[Stage, str],
 ) -> SparseIndex | None:
     if run is None:
-        missing["sparse"] = _why_no_sparse(manifest)
+        missing["sparse"] = why_no_sparse(manifest)
         return None
     return open_sparse(path, run, manifest)
 
 
-def _why_no_sparse(manifest: Manifest) -> str:
+def why_no_sparse(manifest: Manifest) -> str:
     toggles = manifest.feature_toggles
     if toggles and not toggles.enable_sparse:
         layer = toggles.sources.get("enable_sparse")
@@ -218,7 +221,7 @@ def _why_no_sparse(manifest: Manifest) -> str:
     return "This bundle holds no sparse vectors."
 
 
-def _why_no_rerank(manifest: Manifest, *, has_texts: bool) -> str | None:
+def why_no_rerank(manifest: Manifest, *, has_texts: bool) -> str | None:
     run = manifest.rerank_run
     if isinstance(run, RerankNotRun):
         why = run.reason.rstrip(".")
@@ -230,7 +233,7 @@ def _why_no_rerank(manifest: Manifest, *, has_texts: bool) -> str | None:
     return None
 
 
-def _fused_legs(manifest: Manifest, missing: dict[Stage, str]) -> tuple[Stage, ...]:
+def fused_legs(manifest: Manifest, missing: dict[Stage, str]) -> tuple[Stage, ...]:
     """Return which rankings are fused: those the run fused, else all there are."""
     stated = manifest.fusion_run.legs if manifest.fusion_run else ()
     run = fused_sparse_run(manifest)
@@ -240,7 +243,7 @@ def _fused_legs(manifest: Manifest, missing: dict[Stage, str]) -> tuple[Stage, .
     return tuple(leg for leg in legs if leg not in missing)
 
 
-def _fusion(manifest: Manifest) -> FusionConfig:
+def stated_fusion(manifest: Manifest) -> FusionConfig:
     """Return the fusion that the manifest names, or the default one."""
     run = manifest.fusion_run
     for text in (run.parameters.get("expression"), f"{run.method}()") if run else ():
@@ -251,7 +254,7 @@ def _fusion(manifest: Manifest) -> FusionConfig:
     return DEFAULT_FUSION
 
 
-def _blend(manifest: Manifest, missing: dict[Stage, str]) -> BlendConfig | None:
+def stated_blend(manifest: Manifest, missing: dict[Stage, str]) -> BlendConfig | None:
     """Return how the run joined logits and fused scores; None: logits alone."""
     run = manifest.rerank_run
     text = run.statistics.get("blend") if isinstance(run, RerankRan) else None
@@ -266,7 +269,13 @@ def _blend(manifest: Manifest, missing: dict[Stage, str]) -> BlendConfig | None:
         return None
 
 
-def _candidates(manifest: Manifest) -> int:
+def _reranker(manifest: Manifest) -> str | None:
+    """Return the key of the model that the run reranked with."""
+    run = manifest.rerank_run
+    return run.model if isinstance(run, RerankRan) else None
+
+
+def stated_candidates(manifest: Manifest) -> int:
     """Return how many candidates of a query the run reranked at most."""
     run = manifest.rerank_run
     found = isinstance(run, RerankRan) and run.statistics.get("candidates_per_query")

@@ -37,10 +37,11 @@ class Hit:
     """A chunk that was found.
 
     `stages` holds each ranking that was made and lists the chunk; one that does not
-    list it is absent. `text` is None in a bundle without points file.
+    list it is absent. `text` is None in a bundle without points file, `row` in a
+    collection of Qdrant's.
     """
 
-    row: int
+    row: int | None
     chunk_id: str
     rank: int
     score: float

@@ -1,0 +1,1 @@
+"""Bundles behind HTTP: search, chunks, and a page to look at them with."""

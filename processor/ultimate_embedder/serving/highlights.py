@@ -1,0 +1,43 @@
+"""Where the words of a query stand in a text, as the sparse ranking sees them."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Self
+
+from ..encoders.bm25 import Bm25Encoder
+from ..export.manifest import Manifest
+
+_WORD = re.compile(r"[^\W_]+")
+_WORDS_KEPT = 50_000
+
+
+class Highlighter:
+    """Marks words whose stem is one of the query's; stop-words are not marked."""
+
+    def __init__(self, encoder: Bm25Encoder) -> None:
+        self._encoder = encoder
+        self._terms = lru_cache(maxsize=_WORDS_KEPT)(self._encode)
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """Return one that cuts words as the bundle's BM25 vectors were made."""
+        for run in manifest.sparse_run or ():
+            if run.statistics.get("kind") == "bm25":
+                return cls(Bm25Encoder(run.statistics["profile"]))
+        return cls(Bm25Encoder())
+
+    def spans(self, query: str, text: str) -> list[tuple[int, int]]:
+        """Return [start, end) in characters of `text`, in order, without overlap."""
+        wanted = self._encode(query)
+        if not wanted:
+            return []
+        return [
+            found.span()
+            for found in _WORD.finditer(text)
+            if not wanted.isdisjoint(self._terms(found.group()))
+        ]
+
+    def _encode(self, text: str) -> frozenset[int]:
+        return frozenset(self._encoder.encode_query(text).indices.tolist())

@@ -1,0 +1,12 @@
+"""Serve bundles over HTTP; `--help` tells the rest."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from processor.ultimate_embedder.cli.entry import run_function
+from processor.ultimate_embedder.cli.serve import serve
+
+if __name__ == "__main__":
+    raise SystemExit(run_function(serve))

@@ -1,0 +1,225 @@
+"""The page in a real browser: asked, followed, opened, filtered, and without a service.
+
+A picture of it is left as `build/explorer.png`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from serving_parts import HOSTILE, Running, running
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+PICTURE = Path(__file__).resolve().parents[2] / "build" / "explorer.png"
+DESK = {"width": 1280, "height": 900}
+PHONE = {"width": 360, "height": 740}
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+class Watch:
+    """A page, what it logged, and where its requests went."""
+
+    def __init__(self, browser: Browser, served: Running, **options: object) -> None:
+        self.page: Page = browser.new_context(
+            **{"viewport": DESK, "locale": "en-GB", **options}
+        ).new_page()
+        self.page.set_default_timeout(30_000)
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda said: self.problems.append(said.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(served.address)
+        self.served = served
+
+    def ask(self, query: str) -> None:
+        self.page.fill("#query", query)
+        self.page.press("#query", "Enter")
+        self.page.locator("#status", has_text=" ms").wait_for()
+
+    def titles(self, stage: str) -> list[str]:
+        hits = self.page.locator(f".column[data-stage={stage}] .hit")
+        return [hit.get_attribute("data-id") or "" for hit in hits.all()]
+
+    def close(self) -> None:
+        self.page.context.close()
+
+
+@pytest.fixture
+def watch(browser: Browser, served: Running) -> Iterator[Watch]:
+    found = Watch(browser, served)
+    yield found
+    foreign = [url for url in found.requests if not url.startswith(served.address)]
+    assert not foreign, "a request left for another host"
+    found.close()
+
+
+def test_a_question_fills_four_columns_joined_by_lines(watch: Watch) -> None:
+    watch.ask("filter by payload")
+    for stage in ("dense", "fused", "reranked"):
+        assert len(watch.titles(stage)) == 10
+    assert len(watch.titles("sparse")) == 3  # those that share a word
+    assert watch.page.locator("#lines path").count() > 10
+    first = watch.page.locator(".column[data-stage=fused] .hit").first
+    first.hover()
+    chunk = first.get_attribute("data-id")
+    lit = watch.page.locator(".hit.on")
+    assert {hit.get_attribute("data-id") for hit in lit.all()} == {chunk}
+    assert lit.count() >= 2
+    assert watch.page.locator("#lines path.on").count() >= 1
+    assert watch.problems == []
+    PICTURE.parent.mkdir(exist_ok=True)
+    watch.page.screenshot(path=PICTURE, full_page=True)
+
+
+def test_what_was_asked_is_asked_again_after_a_reload(watch: Watch) -> None:
+    watch.ask("scroll points")
+    before = watch.titles("fused")
+    watch.page.reload()
+    watch.page.wait_for_selector(".hit")
+    assert watch.page.input_value("#query") == "scroll points"
+    assert watch.titles("fused") == before
+    assert not any("scroll" in url for url in watch.requests)
+
+
+def test_a_chunk_opens_with_its_text_and_closes(watch: Watch) -> None:
+    watch.ask("filter by payload")
+    watch.page.locator(".column[data-stage=fused] .hit").first.click()
+    detail = watch.page.locator("#detail")
+    assert "filter by payload" in detail.locator("#detail-text").inner_text()
+    assert detail.locator("#detail-text mark").count() >= 2
+    assert "reranked" in detail.locator("#detail-stages").inner_text()
+    watch.page.keyboard.press("Escape")
+    assert not detail.is_visible()
+    assert watch.problems == []
+
+
+def test_folders_and_switches_filter(watch: Watch) -> None:
+    watch.ask("monitor a node")
+    watch.page.select_option("#subdir", "guides more")
+    column = watch.page.locator(".column[data-stage=fused]")
+    expect(column.locator(".hit:not([data-id*=':guides more:'])")).to_have_count(0)
+    assert watch.titles("fused")
+    watch.page.uncheck("#sparse")
+    watch.page.wait_for_selector(".column[data-stage=sparse] .absent")
+    assert watch.titles("fused") == []
+    assert watch.titles("reranked")
+
+
+def test_the_keyboard_is_enough(watch: Watch) -> None:
+    page = watch.page
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("/")
+    page.keyboard.type("quantize vectors")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".hit")
+    focused = "document.activeElement.dataset.id"
+    column = "document.activeElement.closest('.column').dataset.stage"
+    page.keyboard.press("ArrowDown")
+    first = watch.titles("dense")[0]
+    assert (page.evaluate(focused), page.evaluate(column)) == (first, "dense")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(focused) == watch.titles("dense")[1]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(column) == "sparse"
+    if first in watch.titles("sparse"):
+        assert page.evaluate(focused) == first
+    page.keyboard.press("Enter")
+    assert page.locator("#detail").is_visible()
+
+
+def test_hostile_text_stays_text(watch: Watch) -> None:
+    query = "<script>document.title='owned'</script> shard copied <b>x</b>"
+    watch.ask(query)
+    hostile = [hit for hit in watch.titles("fused") if ":027.md:" in hit]
+    assert hostile, "the hostile chunk was not found"
+    watch.page.locator(f".column.chosen .hit[data-id='{hostile[0]}']").click()
+    watch.page.locator("#detail-source").wait_for()
+    assert watch.page.locator("#detail-text").inner_text() == HOSTILE
+    marked = watch.page.locator("#detail-text mark").all_inner_texts()
+    assert "shard" in marked  # behind two characters outside the basic plane
+    assert watch.page.title() == "Search, stage by stage"
+    assert watch.page.locator("#detail img, #columns img, #columns script").count() == 0
+    assert watch.problems == []
+
+
+def test_a_service_that_stopped_is_told_of(watch: Watch) -> None:
+    watch.ask("filter by payload")
+    watch.served.stop()
+    watch.page.fill("#query", "something else")
+    watch.page.click("#go")
+    problem = watch.page.locator("#problem")
+    problem.wait_for()
+    assert "does not answer" in problem.inner_text()
+    assert problem.get_attribute("role") == "alert"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_on_a_phone_one_ranking_is_shown_and_nothing_overflows(
+    browser: Browser, served: Running, *, dark: bool
+) -> None:
+    scheme = "dark" if dark else "light"
+    watch = Watch(browser, served, viewport=PHONE, color_scheme=scheme)
+    watch.ask("filter by payload")
+    assert watch.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert watch.page.locator(".column:visible").count() == 1
+    watch.page.click("#tabs button[data-tab=sparse]")
+    assert watch.page.locator(".column[data-stage=sparse]").is_visible()
+    ground = watch.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(18, 22, 28)" if dark else "rgb(246, 247, 249)")
+    assert watch.problems == []
+    watch.close()
+
+
+def test_every_control_has_a_name_for_screen_readers(watch: Watch) -> None:
+    watch.ask("filter by payload")
+    nameless = watch.page.evaluate(
+        """[...document.querySelectorAll('button, input, select, section, nav')]
+           .filter((one) => one.offsetParent !== null)
+           .filter((one) => !(one.getAttribute('aria-label') || one.textContent.trim()
+             || (one.labels && one.labels.length)))
+           .map((one) => one.outerHTML)"""
+    )
+    assert nameless == []
+    assert watch.page.locator("#status[role=status]").count() == 1
+
+
+def test_a_token_is_asked_for_and_used(browser: Browser, tmp_path: Path) -> None:
+    token = "a-token-of-some-length"  # noqa: S105 - of a test
+    with running(tmp_path, token=token) as served:
+        watch = Watch(browser, served)
+        watch.page.wait_for_selector("#token-form")
+        watch.page.fill("#token", token)
+        watch.page.press("#token", "Enter")
+        watch.page.wait_for_selector("#token-form", state="hidden")
+        watch.ask("filter by payload")
+        assert watch.titles("fused")
+        watch.close()
+
+
+def test_the_page_of_the_interface_works_without_other_hosts(
+    browser: Browser, served: Running
+) -> None:
+    watch = Watch(browser, served)
+    watch.page.goto(served.address + "/docs")
+    watch.page.wait_for_selector("text=/search")
+    assert all(url.startswith((served.address, "data:")) for url in watch.requests)
+    assert watch.problems == []
+    watch.close()

@@ -1,0 +1,49 @@
+"""Marked words are those that the sparse ranking counts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder
+from processor.ultimate_embedder.serving.highlights import Highlighter
+
+HIGHLIGHTER = Highlighter(Bm25Encoder())
+WORDS = st.lists(
+    st.sampled_from(["vector", "vectors", "the", "Filtering", "filter", "🦀", "größe"])
+    | st.text(max_size=6),
+    max_size=12,
+).map(" ".join)
+
+
+def marked(query: str, text: str) -> list[str]:
+    return [text[start:end] for start, end in HIGHLIGHTER.spans(query, text)]
+
+
+def test_other_forms_of_a_word_are_marked_and_stop_words_are_not() -> None:
+    text = "The filters of a Filtering index, my_filter; the infilter."
+    assert marked("the filter", text) == ["filters", "Filtering", "filter"]
+
+
+def test_spans_count_characters_not_bytes() -> None:
+    assert HIGHLIGHTER.spans("shard", "🦀🦀 shard") == [(3, 8)]
+
+
+@settings(deadline=None)
+@given(WORDS, WORDS)
+def test_a_word_is_marked_if_and_only_if_it_shares_a_term(
+    query: str, text: str
+) -> None:
+    encoder = Bm25Encoder()
+    wanted = set(encoder.encode_query(query).indices.tolist())
+    spans = HIGHLIGHTER.spans(query, text)
+    assert spans == sorted(spans)
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
+    found: set[int] = set()
+    for start, end in spans:
+        terms = set(encoder.encode_query(text[start:end]).indices.tolist())
+        assert terms & wanted
+        found |= terms & wanted
+    assert found == set(encoder.encode_query(text).indices.tolist()) & wanted

@@ -1,0 +1,227 @@
+"""Bad requests get a status and one readable line; limits hold; nothing leaks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from search_parts import FakeEncoders, write_bundle
+from serving_parts import RAN, BrokenEncoders, HeldEncoders
+from starlette.testclient import TestClient
+
+from processor.ultimate_embedder.search import open_bundle
+from processor.ultimate_embedder.serving.app import ServiceLimits
+from processor.ultimate_embedder.serving.middleware import MAX_BODY_BYTES
+from processor.ultimate_embedder.serving.schemas import (
+    MAX_QUERY_CHARACTERS,
+    MAX_TOP_K,
+)
+
+PLANTED = "zanzibar"
+TOKEN = "a-token-of-some-length"  # noqa: S105 - of a test
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": " \n\x1c"}, "query"),
+        ({"query": "x" * (MAX_QUERY_CHARACTERS + 1)}, "query"),
+        ({"query": 3}, "query"),
+        ({"query": "x", "top_k": 0}, "top_k"),
+        ({"query": "x", "top_k": MAX_TOP_K + 1}, "top_k"),
+        ({"query": "x", "rerank": "perhaps"}, "rerank"),
+        ({"query": "x", "document": "y"}, "document"),
+        ({"query": "x", "filters": {f"k{n}": n for n in range(9)}}, "filters"),
+        ({"query": "x", "filters": {"k": ["a"]}}, "filters"),
+    ],
+)
+def test_a_request_that_makes_no_sense_names_the_place(
+    client: TestClient, body: dict, place: str
+) -> None:
+    response = client.post("/search", json=body)
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert error.startswith(f"{place}")
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null"])
+def test_a_body_that_is_no_request_is_refused(client: TestClient, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = client.post("/search", content=body, headers=headers)
+    assert response.status_code in (400, 422)
+    assert response.json()["error"]
+
+
+def test_blank_and_broken_queries_are_refused(client: TestClient) -> None:
+    headers = {"content-type": "application/json"}
+    assert client.post("/search", json={"query": " \n"}).status_code == 422
+    broken = client.post("/search", content=b'{"query": "\\ud800"}', headers=headers)
+    assert broken.status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/chunks/none", "/page/../app.py"])
+def test_what_is_not_there_is_404_with_a_line(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 404
+    assert response.json()["error"]
+
+
+def test_a_wrong_method_is_told(client: TestClient) -> None:
+    response = client.get("/search")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert response.json()["error"] == "Method Not Allowed"
+
+
+def test_a_body_over_the_limit_is_refused_stated_or_not(client: TestClient) -> None:
+    large = b" " * (MAX_BODY_BYTES + 1)
+
+    def unstated() -> Iterator[bytes]:
+        yield large[:1000]
+        yield large[1000:]
+
+    for content in (large, unstated()):
+        response = client.post("/search", content=content)
+        assert response.status_code == 413
+        assert str(MAX_BODY_BYTES) in response.json()["error"]
+
+
+def test_a_token_is_needed_for_all_but_the_page(make_client) -> None:
+    client = make_client(token=TOKEN)
+    for path in ("/", "/page/explorer.js", "/healthz"):
+        assert client.get(path).status_code == 200
+    for path in ("/collections", "/metrics", "/openapi.json", "/docs", "/chunks/x"):
+        response = client.get(path)
+        assert response.status_code == 401, path
+        assert "Bearer" in response.json()["cure"]
+    for wrong in ("", TOKEN, f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer é"):
+        headers = {"authorization": wrong.encode()}
+        assert client.get("/collections", headers=headers).status_code == 401
+    right = {"authorization": f"Bearer {TOKEN}"}
+    assert client.get("/collections", headers=right).status_code == 200
+
+
+def test_another_name_than_this_machines_is_refused(make_client) -> None:
+    client = make_client(hosts=("localhost", "127.0.0.1"))
+    assert client.get("/healthz").status_code == 200
+    foreign = client.get("/healthz", headers={"host": "attacker.example"})
+    assert foreign.status_code == 400
+
+
+def test_searches_beyond_the_limit_wait_and_beyond_the_line_are_sent_away(
+    make_client, tmp_path: Path
+) -> None:
+    encoders = HeldEncoders()
+    path = write_bundle(tmp_path / "held", rerank=RAN)
+    client = make_client(
+        {"docs": open_bundle(path, encoders)},
+        limits=ServiceLimits(at_once=1, waiting=1, patience=30.0),
+    )
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(client.post("/search", json={"query": "x"}).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    threads[0].start()
+    assert encoders.begun.acquire(timeout=10)  # the first one computes
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join(1.0)
+        if statuses.count(503) == 4:
+            break
+    encoders.go.set()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(statuses) == [200, 200, 503, 503, 503, 503]
+
+
+def test_one_that_waited_too_long_is_sent_away(make_client, tmp_path: Path) -> None:
+    encoders = HeldEncoders()
+    path = write_bundle(tmp_path / "held", rerank=RAN)
+    client = make_client(
+        {"docs": open_bundle(path, encoders)},
+        limits=ServiceLimits(at_once=1, waiting=5, patience=0.1),
+    )
+    first = threading.Thread(
+        target=client.post, args=("/search",), kwargs={"json": {"query": "x"}}
+    )
+    first.start()
+    assert encoders.begun.acquire(timeout=10)
+    response = client.post("/search", json={"query": "y"})
+    encoders.go.set()
+    first.join(20)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["error"] == "The service is busy."
+
+
+def test_what_fails_inside_is_one_line_without_the_question(
+    make_client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_bundle(tmp_path / "broken", rerank=RAN)
+    client = make_client({"docs": open_bundle(path, BrokenEncoders())})
+    response = client.post("/search", json={"query": PLANTED, "rerank": True})
+    assert response.status_code == 500
+    assert PLANTED not in response.text
+    assert response.json()["cure"] == "Its log says where."
+
+
+def test_metrics_count_answers_and_hold_no_text(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    client.post("/search", json={"query": f"{PLANTED} filter", "rerank": True})
+    client.post("/search", json={"query": ""})
+    client.get(f"/chunks/{PLANTED}")
+    client.get(f"/{PLANTED}")
+    page = client.get("/metrics").text
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    name = "rag_service_requests_total"
+    assert samples[name, "/search", "200"] == 1
+    assert samples[name, "/search", "422"] == 1
+    assert samples[name, "/chunks/{chunk_id:path}", "404"] == 1
+    assert samples[name, "404", "other"] == 1
+    assert samples["rag_service_search_seconds_count", "reranked"] == 1
+    assert samples["rag_service_search_seconds_count", "total"] == 1
+    assert samples[("rag_service_requests_running",)] == 1  # this one
+    assert PLANTED not in page
+    ours = [record for record in caplog.records if record.name != "httpx2"]
+    assert not any(PLANTED in record.getMessage() for record in ours)
+
+
+def test_every_answer_forbids_foreign_content(client: TestClient) -> None:
+    for path in ("/", "/docs", "/collections", "/nothing", "/page/explorer.css"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "http" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_the_page_of_the_interface_names_no_other_host(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert "/static-offline-docs/swagger-ui-bundle.js" in page
+    assert "https://" not in page
+    assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
+
+
+def test_a_bundle_without_texts_is_served_without(make_client, tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "bare", exports=("npy",))
+    client = make_client({"docs": open_bundle(path, FakeEncoders())})
+    body = {"query": "filter", "highlight": True}
+    hits = client.post("/search", json=body).json()["hits"]
+    assert hits[0]["text"] is None
+    assert hits[0]["highlights"] == []
