@@ -235,6 +235,9 @@ class BatchRunner:
                     dimensions=[model.vector_dim for model in config.dense],
                     sparse_models=len(config.active_sparse),
                     exports=config.exports,
+                    attention=sum(
+                        model.kind == "attention" for model in config.active_sparse
+                    ),
                 ),
             )
         own_parts = self._given_parts is None

@@ -18,6 +18,7 @@ _FLOAT_BYTES = 4
 _FLOAT_TEXT_BYTES = 13  # -0.012345678 and its comma
 _ROW_BYTES = 400  # ids, checksums and JSON keys of one chunk, in all files
 _SPARSE_ROW_BYTES = 2500  # about 100 terms as JSON, twice, and as postings
+_TOKEN_BYTES_A_BYTE = 1.5  # 4 bytes a token, and tokens of code are short
 _RESERVE_BYTES = 64 * 2**20
 
 
@@ -28,11 +29,13 @@ def estimate_bundle_bytes(
     dimensions: Sequence[int],
     sparse_models: int,
     exports: Sequence[Export],
+    attention: int = 0,
 ) -> int:
     """Return what one collection needs on disk while it is made, in bytes.
 
     `chunk_bytes` is the size of its chunk files, `dimensions` the width of each dense
-    model. The working copy of texts and vectors is counted beside the bundle.
+    model, `attention` how many of them leave their attention. What is kept for later
+    runs is counted beside the bundle: texts, token ids, attention and vectors.
     """
     width = sum(dimensions)
     vectors = chunks * width * _FLOAT_BYTES
@@ -41,7 +44,8 @@ def estimate_bundle_bytes(
     if "jsonl" in exports:
         texts += chunk_bytes + chunks * width * _FLOAT_TEXT_BYTES
     rows = chunks * (_ROW_BYTES + sparse_models * _SPARSE_ROW_BYTES)
-    return vectors * copies + texts + rows + _RESERVE_BYTES
+    tokens = int(chunk_bytes * _TOKEN_BYTES_A_BYTE) * (len(dimensions) + attention)
+    return vectors * copies + texts + tokens + rows + _RESERVE_BYTES
 
 
 def require_free_space(directory: Path, needed_bytes: int) -> None:

@@ -7,7 +7,7 @@ bytes depend on; a pass found with another fingerprint starts over.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from .errors import OutputError
 
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS passes (
     name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS batches (
     tokens INTEGER NOT NULL,
     padded_tokens INTEGER NOT NULL,
     seconds REAL NOT NULL,
+    digest TEXT NOT NULL,
     PRIMARY KEY (pass, batch)
 ) WITHOUT ROWID;
 """
@@ -34,13 +36,17 @@ CREATE TABLE IF NOT EXISTS batches (
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One finished batch: its size, its cost, and its number in the plan."""
+    """One finished batch: its size, its cost, and its number in the plan.
+
+    `digest` is that of its bytes as they were written.
+    """
 
     batch: int
     rows: int
     tokens: int
     padded_tokens: int
     seconds: float
+    digest: str = ""
 
 
 class Ledger:
@@ -60,7 +66,7 @@ class Ledger:
             # FULL: a mark must not outlive, after a power cut, a mark made before it.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
-            self._connection.executescript(_SCHEMA)
+            self._make_tables()
 
     def __enter__(self) -> Ledger:
         return self
@@ -72,6 +78,16 @@ class Ledger:
         trace: TracebackType | None,
     ) -> None:
         self._connection.close()
+
+    def _make_tables(self) -> None:
+        """Have the tables; those of another version are dropped with what they say."""
+        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if found != _SCHEMA_VERSION:
+            self._connection.executescript(
+                "DROP TABLE IF EXISTS batches; DROP TABLE IF EXISTS passes;"
+            )
+        self._connection.executescript(_SCHEMA)
+        self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     def open_pass(self, name: str, fingerprint: str) -> bool:
         """Return whether the pass is known with this fingerprint; else start it over.
@@ -95,6 +111,11 @@ class Ledger:
         """Forget a pass with its batches, before its files are replaced."""
         self._all("DELETE FROM passes WHERE name = ?", name)
 
+    def forget_batches(self, name: str, batches: Iterable[int]) -> None:
+        """Forget some finished batches of a pass: their bytes are damaged."""
+        for batch in batches:
+            self._all("DELETE FROM batches WHERE pass = ? AND batch = ?", name, batch)
+
     def start_over(self, name: str) -> None:
         """Forget the finished batches of a pass: its files are gone."""
         self._all("DELETE FROM batches WHERE pass = ?", name)
@@ -102,19 +123,20 @@ class Ledger:
     def mark(self, name: str, record: BatchRecord) -> None:
         """Note that a batch is on disk. Call it after the data was synced."""
         self._all(
-            "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)",
             name,
             record.batch,
             record.rows,
             record.tokens,
             record.padded_tokens,
             record.seconds,
+            record.digest,
         )
 
     def finished(self, name: str) -> list[BatchRecord]:
         """Return the finished batches of a pass, in the order of their numbers."""
         rows = self._all(
-            "SELECT batch, rows, tokens, padded_tokens, seconds FROM batches "
+            "SELECT batch, rows, tokens, padded_tokens, seconds, digest FROM batches "
             "WHERE pass = ? ORDER BY batch",
             name,
         )

@@ -13,7 +13,16 @@ from processor.ultimate_embedder.cli.app import app
 from processor.ultimate_embedder.cli.entry import run
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("chunk", "embed", "search", "verify", "repair", "evaluate", "upload")
+COMMANDS = (
+    "chunk",
+    "embed",
+    "search",
+    "verify",
+    "repair",
+    "clean",
+    "evaluate",
+    "upload",
+)
 SCRIPTS = {
     "chunk_docs_v5.py": "--max-tokens",
     "embed_collections_v6.py": "--chunked-dir",
@@ -21,6 +30,7 @@ SCRIPTS = {
     "search_bundle.py": "--filter",
     "verify_bundle.py": "--deep",
     "repair_bundle.py": "--chunked-dir",
+    "clean_work.py": "--dry-run",
     "evaluate_bundle.py": "--qrels",
     "upload_to_qdrant.py": "--url",
 }

@@ -15,6 +15,7 @@ from processor.ultimate_embedder.planning import BatchPlan
 from processor.ultimate_embedder.stages.earlier_pass import (
     PassState,
     RowTexts,
+    Taken,
     finished_rows,
     pieces_of,
     read_row_texts,
@@ -81,16 +82,17 @@ def test_the_pieces_of_rows_are_themselves_or_their_windows() -> None:
 
 
 def test_what_was_copied_holds_for_one_fingerprint(tmp_path: Path) -> None:
-    save_taken(tmp_path, "dense", "abc", np.array([1, 5]))
-    assert read_taken(tmp_path, "dense", "abc").tolist() == [1, 5]
-    assert read_taken(tmp_path, "dense", "abd").tolist() == []
-    assert read_taken(tmp_path, "attention", "abc").tolist() == []
+    save_taken(tmp_path, "dense", "abc", Taken(np.array([1, 5]), "d"))
+    assert read_taken(tmp_path, "dense", "abc").digest == "d"
+    assert read_taken(tmp_path, "dense", "abc").numbers.tolist() == [1, 5]
+    assert read_taken(tmp_path, "dense", "abd").numbers.tolist() == []
+    assert read_taken(tmp_path, "attention", "abc").numbers.tolist() == []
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_files_cut_short_count_as_absent(tmp_path: Path, share: float) -> None:
     PassState({"dense": "f"}, {"dense": "s"}).write(tmp_path)
-    save_taken(tmp_path, "dense", "f", np.arange(50))
+    save_taken(tmp_path, "dense", "f", Taken(np.arange(50), "d"))
     save_row_texts(tmp_path, row_texts(["a", "b"]))
     assert PassState.read(tmp_path).settings == {"dense": "s"}
     found = read_row_texts(tmp_path)
@@ -99,7 +101,7 @@ def test_files_cut_short_count_as_absent(tmp_path: Path, share: float) -> None:
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     assert PassState.read(tmp_path) == PassState({}, {})
-    assert read_taken(tmp_path, "dense", "f").tolist() == []
+    assert not len(read_taken(tmp_path, "dense", "f"))
     assert read_row_texts(tmp_path) is None
 
 

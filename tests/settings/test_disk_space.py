@@ -59,6 +59,7 @@ def test_the_estimate_counts_the_vectors_of_each_export() -> None:
     assert estimate(exports=("npy",)) - estimate(exports=()) == vectors
     assert estimate(dimensions=(384, 1024)) > estimate()
     assert estimate(sparse_models=0) < estimate()
+    assert estimate(attention=1) - estimate() == 1_500_000  # a figure a token
 
 
 @pytest.mark.parametrize(

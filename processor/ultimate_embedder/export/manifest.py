@@ -59,6 +59,7 @@ class Manifest(Section):
     chunk_count: int = Field(ge=0)
     run_id: str = ""
     run_fingerprint: str | None = None  # of all that the bundle follows from
+    run_facts: dict[str, str] | None = None  # the same by name, each hashed
     feature_toggles: FeatureToggles | None = None
     dense_run: tuple[DenseRun, ...] | None = None
     sparse_run: tuple[SparseInferenceRun, ...] | None = None

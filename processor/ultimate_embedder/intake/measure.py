@@ -19,7 +19,7 @@ from ..memory_plan import batch_budget
 from ..models.manager import ModelSource
 from ..planning import ROWS_A_BATCH, TOKENS_A_BATCH, BatchPlan, plan_batches
 from ..records import Int64Array
-from ..telemetry.events import Emit, StageFinished, StageStarted
+from ..telemetry.events import Emit, StageFinished, StageStarted, WorkRedone
 from .chunk_store import ChunkStore
 from .chunks import CollectionFolder
 from .pieces import Pieces
@@ -86,7 +86,7 @@ def measure_collection(
     first = store.first_rows_of_texts()
     measured = tuple(
         _planned(
-            _measure(store, first, model, manager, work_dir, long_texts),
+            _measure(store, first, model, manager, work_dir, long_texts, emit),
             np.unique(first),
             rows_a_batch,
             gpu_memory_cap_bytes,
@@ -111,13 +111,26 @@ def _measure(
     manager: ModelSource,
     work_dir: Path,
     long_texts: LongTexts,
+    emit: Emit,
 ) -> MeasuredModel:
     """Return a model's view, its plan yet empty."""
+
+    def tell(reason: str, damaged: bool) -> None:
+        emit(
+            WorkRedone(
+                stage="read",
+                collection=store.collection,
+                model=model.name,
+                reason=reason,
+                damaged=damaged,
+            )
+        )
+
     tokenizer = manager.tokenizer(model)
     cut_at = model.max_tokens if long_texts == "cut" else None
     name = f"tokens-{tokenizer.fingerprint[:16]}"
     directory = work_dir / (name if cut_at is None else f"{name}-cut")
-    tokens = TokenTable.build(store, tokenizer, directory, cut_at=cut_at)
+    tokens = TokenTable.build(store, tokenizer, directory, cut_at=cut_at, tell=tell)
     location = manager.locate(model)
     none = np.zeros(0, dtype=np.int64)
     return MeasuredModel(

@@ -6,8 +6,10 @@ twice, and workers read them through memory maps.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +23,8 @@ from ..records import Int64Array, UInt32Array
 from .chunk_store import ChunkStore
 
 _TEXTS_A_CALL = 256
+_DONE = "done.json"
+_FILES = ("ids.u32", "offsets.npy", "full_lengths.npy", "frame.npy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +83,59 @@ class TokenTable:
         directory: Path,
         *,
         cut_at: int | None = None,
+        tell: Callable[[str, bool], None] = lambda *_: None,
     ) -> TokenTable:
         """Tokenise every row as a document, or reuse what is there for these texts.
 
-        `cut_at` is the most tokens kept of a row, None: all of them.
+        `cut_at` is the most tokens kept of a row, None: all of them. `tell` hears why
+        what is there is not reused, and whether it is damaged.
         """
         key = {
             "texts": store.text_digest,
             "tokenizer": tokenizer.fingerprint,
             "cut_at": cut_at,
         }
-        done = directory / "done.json"
-        if _read_key(done) == key:
-            try:
+        done = directory / _DONE
+        found = _read_done(done)
+        if found.get("key") == key:
+            if found.get("sums") == _sums(directory):
                 return cls.open(directory)
-            except (FileNotFoundError, ValueError, EOFError):
-                pass  # removed or cut short since: made anew
+            tell("token ids of an earlier run are not what was written", True)
+        elif done.exists():
+            tell(*_why_not(key, found.get("key")))
         directory.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
         _write(store, tokenizer, directory, cut_at)
-        done.write_text(json.dumps(key), encoding="utf-8")
+        mark = {"key": key, "sums": _sums(directory)}
+        done.write_text(json.dumps(mark), encoding="utf-8")
         return cls.open(directory)
 
 
-def _read_key(done: Path) -> Any:
+def _read_done(done: Path) -> dict[str, Any]:
     try:
-        return json.loads(done.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None  # never finished, or cut short: made anew
+        found = json.loads(done.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # never finished, or cut short: made anew
+    return found if isinstance(found, dict) else {}
+
+
+def _why_not(key: Mapping[str, Any], found: object) -> tuple[str, bool]:
+    if not isinstance(found, dict):
+        return "token ids of an earlier run cannot be read", True
+    changed = [name for name in key if key[name] != found.get(name)]
+    return f"{', '.join(changed)} changed", False
+
+
+def _sums(directory: Path) -> dict[str, str | None]:
+    """Return the SHA-256 of each file of a table, None where it cannot be read."""
+    sums: dict[str, str | None] = {}
+    for name in _FILES:
+        try:
+            with (directory / name).open("rb") as stream:
+                sums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            sums[name] = None
+    return sums
 
 
 def _write(

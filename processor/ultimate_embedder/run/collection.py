@@ -20,7 +20,7 @@ from ..intake.measure import MeasuredCollection, measure_collection
 from ..records import Float32Array
 from ..stages.dense_records import DenseBlock
 from ..stages.sparse import SparseResult
-from ..telemetry.events import Emit, Event, StageSkipped, Warned
+from ..telemetry.events import Emit, Event, StageSkipped, Warned, WorkRedone
 from ..telemetry.summary import MetricsSummary
 from ..telemetry.timeline import Timeline
 from .beside import Beside, require_fit_beside
@@ -32,15 +32,15 @@ from .parts import CollectionOutcome, Parts
 from .reranking import Reranking
 from .retrieval import RetrievalOutcome, RetrievalRun
 from .sparse_passes import SparsePasses
-from .up_to_date import run_fingerprint, up_to_date
+from .up_to_date import Outdated, run_facts, up_to_date
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What the passes made of a collection; `fingerprint` names what it came from."""
+    """What the passes made of a collection; `facts` name what it came from."""
 
     collection: MeasuredCollection
-    fingerprint: str
+    facts: dict[str, str]
     dense: tuple[DenseBlock, ...]
     sparse: dict[str, SparseResult]
 
@@ -107,13 +107,13 @@ class CollectionRun:
             RunStopped: the run ended early; the same command resumes it.
         """
         collection = self._measure()
-        fingerprint = self._fingerprint(collection)
-        if leave_up_to_date and (found := self._up_to_date(fingerprint)):
+        facts = self._facts(collection)
+        if leave_up_to_date and (found := self._up_to_date(facts)):
             return found
         require_fit_beside(self._config, self._beside, collection.store)
         dense = self._dense.run(collection)
         sparse = self._sparse(collection, dense)
-        made = _Made(collection, fingerprint, dense, sparse)
+        made = _Made(collection, facts, dense, sparse)
         bundle = self._export(made)
         return CollectionOutcome(
             name=self._folder.name,
@@ -158,14 +158,14 @@ class CollectionRun:
             result,
             self._config,
             run_id=self._run_id,
-            run_fingerprint=made.fingerprint,
+            run_facts=made.facts,
             generated_at=self._parts.now(),
             telemetry=self._telemetry(),
         )
 
-    def _fingerprint(self, collection: MeasuredCollection) -> str:
+    def _facts(self, collection: MeasuredCollection) -> dict[str, str]:
         device = self._parts.device
-        return run_fingerprint(
+        return run_facts(
             self._config,
             collection,
             device=device,
@@ -173,17 +173,32 @@ class CollectionRun:
             redact_key=self._redact_key,
         )
 
-    def _up_to_date(self, fingerprint: str) -> CollectionOutcome | None:
+    def _up_to_date(self, facts: dict[str, str]) -> CollectionOutcome | None:
         """Return the bundle that stands there, if a run would make the same."""
         config = self._config
-        if config.baseline or not config.resume:
-            return None
         bundle = config.output_dir / self._folder.name
-        manifest = up_to_date(bundle, fingerprint)
-        if manifest is None:
+        if not bundle.exists():
+            return None
+        found: Manifest | Outdated | None
+        if not config.resume:
+            found = Outdated("--fresh asks for it")
+        elif config.baseline:
+            found = Outdated("--baseline asks for a comparison")
+        else:
+            found = up_to_date(bundle, facts)
+        if found is None:
+            return None
+        if isinstance(found, Outdated):
+            self._emit(
+                WorkRedone(
+                    collection=self._folder.name,
+                    reason=found.reason,
+                    damaged=found.damaged,
+                )
+            )
             return None
         return CollectionOutcome(
-            name=self._folder.name, bundle=bundle, manifest=manifest, up_to_date=True
+            name=self._folder.name, bundle=bundle, manifest=found, up_to_date=True
         )
 
     def _telemetry(self) -> TelemetrySection:

@@ -41,6 +41,7 @@ from ..stages.sparse import SparseResult
 from .leased import DeviceLoans, highest
 from .retrieval import RerankImpossible, RetrievalOutcome
 from .token_lengths import token_lengths
+from .up_to_date import run_fingerprint
 
 _LIBRARIES = (
     "ultimate-embedder",
@@ -76,7 +77,7 @@ def build_manifest(
     config: PipelineConfig,
     *,
     run_id: str,
-    run_fingerprint: str,
+    run_facts: dict[str, str],
     generated_at: datetime,
     telemetry: TelemetrySection | None = None,
 ) -> Manifest:
@@ -87,7 +88,8 @@ def build_manifest(
         collection=store.collection,
         chunk_count=len(store),
         run_id=run_id,
-        run_fingerprint=run_fingerprint,
+        run_fingerprint=run_fingerprint(run_facts),
+        run_facts=run_facts,
         feature_toggles=_toggles(config),
         dense_run=tuple(
             _dense_run(block, result, config.long_texts)

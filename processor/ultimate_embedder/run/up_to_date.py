@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from ..encoders.weight_difference import difference_sha256
 from ..encoders.words import RULES_REVISION
 from ..errors import BundleError
 from ..export.checksums import file_sha256
+from ..export.layout import MANIFEST
 from ..export.manifest import Manifest
-from ..export.manifest_sections import RerankNotRun, RerankRan
+from ..export.manifest_sections import Artifact, RerankNotRun, RerankRan
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
 
+_FACT_DIGITS = 16
 _RULES = 1  # raise it when the same input comes to give other bytes
 _LIBRARIES = ("ultimate-embedder", "torch", "transformers", "tokenizers", "faiss-cpu")
 _DECIDE_NOTHING = frozenset(
@@ -45,25 +48,29 @@ _DECIDE_NOTHING = frozenset(
 """Settings that stand for no byte of a bundle, or that are represented otherwise."""
 
 
-def run_fingerprint(
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """Why a bundle is made anew; `damaged`: its bytes are not those that were made."""
+
+    reason: str
+    damaged: bool = False
+
+
+def run_facts(
     config: PipelineConfig,
     collection: MeasuredCollection,
     *,
     device: str,
     dtype: str,
     redact_key: bytes | None,
-) -> str:
-    """Return a hash of everything that a collection's bundle follows from, in hex."""
-    settings = asdict(config)
-    facts = {
+) -> dict[str, str]:
+    """Return short hashes of everything that a collection's bundle follows from."""
+    facts: dict[str, object] = {
         "rules": [_RULES, RULES_REVISION],
         "chunks": collection.store.digest,
         "set_aside": [asdict(one) for one in collection.store.conservation.quarantined],
-        "settings": {
-            key: value for key, value in settings.items() if key not in _DECIDE_NOTHING
-        },
         "queries": file_sha256(config.queries) if config.queries else None,
-        "redacted_with": hashlib.sha256(redact_key).hexdigest() if redact_key else None,
+        "redaction_key": hashlib.sha256(redact_key).hexdigest() if redact_key else None,
         "models": [
             [model.config.name, model.location.revision, model.tokenizer.fingerprint]
             for model in collection.models
@@ -77,24 +84,49 @@ def run_fingerprint(
         "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
         "instruction_sets": this_machine().instruction_sets,
     }
-    return hashlib.sha256(
-        orjson.dumps(facts, default=str, option=orjson.OPT_SORT_KEYS)
-    ).hexdigest()
+    settings = asdict(config)
+    facts |= {key: settings[key] for key in settings if key not in _DECIDE_NOTHING}
+    return {name: _digest(fact)[:_FACT_DIGITS] for name, fact in facts.items()}
 
 
-def up_to_date(bundle: Path, fingerprint: str) -> Manifest | None:
+def run_fingerprint(facts: Mapping[str, str]) -> str:
+    """Return one hash of these facts, in hex."""
+    return _digest(dict(facts))
+
+
+def up_to_date(bundle: Path, facts: Mapping[str, str]) -> Manifest | Outdated | None:
     """Return the manifest of a bundle that was made just so and is undamaged.
 
-    None: it was made otherwise, a stage of it fell back to a second choice or did not
-    run, or a file is not what its sum says.
+    Otherwise why it is not: it was made otherwise, a stage of it fell back to a second
+    choice or did not run, or a file is not what its sum says. None: there is no bundle.
     """
+    if not (bundle / MANIFEST).exists():
+        return None
     try:
         manifest = Manifest.read(bundle)
-    except BundleError:
-        return None  # none there, or damaged: it is made anew
-    if manifest.run_fingerprint != fingerprint or _second_choice(manifest):
-        return None
-    return manifest if _sums_hold(bundle, manifest) else None
+    except BundleError as error:
+        return Outdated(error.message.rstrip("."), damaged=True)
+    if manifest.run_fingerprint != run_fingerprint(facts):
+        return Outdated(_changed(manifest.run_facts, facts))
+    if _second_choice(manifest):
+        return Outdated("a stage of it fell back to a second choice or did not run")
+    damaged = [one.path for one in manifest.artifacts if not _sum_holds(bundle, one)]
+    if damaged:
+        return Outdated(f"{', '.join(damaged)}: not what the sums say", damaged=True)
+    return manifest
+
+
+def _changed(made_from: Mapping[str, str] | None, facts: Mapping[str, str]) -> str:
+    if made_from is None:
+        return "it does not say what it was made from"
+    names = [name for name in facts if facts[name] != made_from.get(name)]
+    return f"{', '.join(names or sorted(set(made_from) - set(facts)))} changed"
+
+
+def _digest(fact: object) -> str:
+    return hashlib.sha256(
+        orjson.dumps(fact, default=str, option=orjson.OPT_SORT_KEYS)
+    ).hexdigest()
 
 
 def _reranker(config: PipelineConfig) -> str | None:
@@ -116,11 +148,8 @@ def _second_choice(manifest: Manifest) -> bool:
     return any(fell_back) or isinstance(rerank, RerankNotRun)
 
 
-def _sums_hold(bundle: Path, manifest: Manifest) -> bool:
+def _sum_holds(bundle: Path, artifact: Artifact) -> bool:
     try:
-        return all(
-            file_sha256(bundle / artifact.path) == artifact.sha256
-            for artifact in manifest.artifacts
-        )
+        return file_sha256(bundle / artifact.path) == artifact.sha256
     except OSError:
         return False

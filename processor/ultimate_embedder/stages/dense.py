@@ -28,6 +28,7 @@ from ..telemetry.events import (
     MemoryRetried,
     StageFinished,
     StageStarted,
+    WorkRedone,
 )
 from ..workers.jobs import BatchReply, BatchRequest, EncodeJob
 from ..workers.pool import BatchExecutor
@@ -73,6 +74,16 @@ class DenseStage:
         job = files.prepare()
         requests = files.requests()
         begun = _Begun(task, job, files, over, {one.batch: one for one in requests})
+        for one in files.redone:
+            self._emit(
+                WorkRedone(
+                    stage="dense",
+                    collection=task.collection,
+                    model=task.model.name,
+                    reason=one.reason,
+                    damaged=one.damaged,
+                )
+            )
         texts = over.texts()
         missing = sum(begun.texts(one.batch) for one in requests)
         self._emit(

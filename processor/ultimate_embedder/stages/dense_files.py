@@ -11,13 +11,14 @@ import hashlib
 import importlib.metadata
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import orjson
 
+from ..errors import OutputError
 from ..hardware import this_machine
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
@@ -36,16 +37,19 @@ from .earlier_pass import (
     EarlierPass,
     PassState,
     RowTexts,
+    Taken,
     read_taken,
     restore,
     save_row_texts,
     save_taken,
     take_place,
 )
+from .kept_outputs import KeptOutput
 
 _LIBRARIES = ("torch", "transformers")
 _BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
 _OUTPUTS: tuple[Output, ...] = get_args(Output)
+_GONE = "files that an earlier run left are gone, cut short or unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,14 @@ class PassInput:
         return int(np.isin(self.first, self.pieces.long_rows).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class Redone:
+    """Why something that an earlier run left is not used."""
+
+    reason: str
+    damaged: bool = False
+
+
 class PassFiles:
     """One pass's folder in a collection's work folder, and its marks in the ledger."""
 
@@ -88,13 +100,21 @@ class PassFiles:
         self.state = PassState(
             {output: _digest(facts[output] | _content(task, over)) for output in facts},
             {output: _digest(facts[output]) for output in facts},
+            {output: facts[output] for output in facts},
         )
         self._taken: dict[Output, Int64Array] = {}
+        self._kept: dict[Output, KeptOutput] = {}
+        self._redone: list[Redone] = []
 
     @property
     def attention_fingerprint(self) -> str:
         """What the attention's bytes depend on, hashed."""
         return self.state.fingerprints["attention"]
+
+    @property
+    def redone(self) -> tuple[Redone, ...]:
+        """What `prepare` did not take over, each reason once."""
+        return tuple(dict.fromkeys(self._redone))
 
     def prepare(self) -> EncodeJob:
         """Make the folder, or take up what is there; return the job over its files.
@@ -103,9 +123,15 @@ class PassFiles:
             OutputError: the ledger or a file cannot be written.
         """
         restore(self._folder)
-        if PassState.read(self._folder) != self.state:
+        begins = PassState.read(self._folder) != self.state
+        if begins:
             self._begin()
         for output in _OUTPUTS:
+            known = self._ledger.open_pass(
+                self._name(output), self.state.fingerprints[output]
+            )
+            if not (known or begins) and output in self._task.outputs:
+                self._redo("the ledger knows no batch of it", damaged=True)
             self._take_up(output)
         save_plan(self._folder / "plan.npz", self._over.plan)
         self._over.pieces.save(self._folder / "pieces.npz")
@@ -130,8 +156,11 @@ class PassFiles:
         return self._finished(self._task.outputs[0])
 
     def mark(self, output: Output, record: BatchRecord) -> None:
-        """Note that a batch's output is on the disk."""
-        self._ledger.mark(self._name(output), record)
+        """Note that a batch's output is on the disk, with the digest of its bytes."""
+        if output not in self._kept:
+            self._kept[output] = self._open(output)
+        digest = self._kept[output].digest(self._over.plan.batch(record.batch))
+        self._ledger.mark(self._name(output), replace(record, digest=digest))
 
     def pieces(self, request: BatchRequest) -> Int64Array:
         """Return the pieces that a request is for."""
@@ -156,53 +185,124 @@ class PassFiles:
         following = self._folder.with_name(f"{self._folder.name}.next")
         if PassState.read(following) != self.state:
             shutil.rmtree(following, ignore_errors=True)
-            earlier = self._earlier()
+            state, earlier = PassState.read(self._folder), self._earlier()
             following.mkdir(parents=True)
             save_row_texts(following, self._texts)
             if earlier is not None:
-                self._fill(following, earlier)
+                self._fill(following, earlier, state)
             self.state.write(following)
         for output in _OUTPUTS:
             self._ledger.forget(self._name(output))
         take_place(following, self._folder)
 
     def _earlier(self) -> EarlierPass | None:
-        batches = {}
+        """Return what lies in the folder, None where nothing of it can be used."""
+        if not self._folder.exists():
+            return None
+        records = {}
         state = PassState.read(self._folder)
         for output in _OUTPUTS:
             known = self._ledger.fingerprint(self._name(output))
             if known is not None and known == state.fingerprints.get(output):
-                batches[output] = [one.batch for one in self._finished(output)]
-        return EarlierPass.open(self._folder, state, batches)
+                records[output] = self._finished(output)
+        earlier = EarlierPass.open(self._folder, state, records)
+        if earlier is None:
+            self._redo("what an earlier run left cannot be read", damaged=True)
+            return None
+        for output in self._task.outputs:
+            self._tell_of(output, earlier, state)
+        return earlier
 
-    def _fill(self, folder: Path, earlier: EarlierPass) -> None:
+    def _tell_of(self, output: Output, earlier: EarlierPass, state: PassState) -> None:
+        """Note why an output of an earlier pass is not all taken over."""
+        if changed := self._changed(output, state):
+            self._redo(f"{', '.join(changed)} changed")
+        elif output in earlier.outputs:
+            if damaged := earlier.outputs[output].damaged:
+                self._redo(_not_as_written(damaged), damaged=True)
+        elif output in state.fingerprints and self._finished(output):
+            self._redo(_GONE, damaged=True)
+
+    def _changed(self, output: Output, state: PassState) -> list[str]:
+        """Return the names of settings that are not those of an earlier pass."""
+        if state.settings.get(output) == self.state.settings[output]:
+            return []
+        before = state.facts.get(output, {})
+        now = orjson.loads(orjson.dumps(self.state.facts[output]))
+        return [name for name in now if now[name] != before.get(name)]
+
+    def _redo(self, reason: str, *, damaged: bool = False) -> None:
+        self._redone.append(Redone(reason, damaged))
+
+    def _fill(self, folder: Path, earlier: EarlierPass, state: PassState) -> None:
         """Copy what is the same; note which pieces that makes."""
+        pieces = self._over.pieces
         for output in _OUTPUTS:
-            if earlier.state.settings.get(output) != self.state.settings[output]:
+            if state.settings.get(output) != self.state.settings[output]:
                 continue
-            rows = earlier.rows_to_take(output, self._texts, self._over.pieces)
+            rows = earlier.rows_to_take(output, self._texts, pieces)
             if not len(rows.here):
                 continue
             self._create(folder, output)
-            taken = earlier.copy(output, rows, self._over.pieces, self._texts, folder)
+            numbers = earlier.copy(output, rows, pieces, self._texts, folder)
+            kept = self._open(output, folder)
+            taken = Taken(numbers, kept.digest(numbers))
             save_taken(folder, output, self.state.fingerprints[output], taken)
 
     def _take_up(self, output: Output) -> None:
         """Know what is there of an output; without anything its files are made anew."""
         name, fingerprint = self._name(output), self.state.fingerprints[output]
-        self._ledger.open_pass(name, fingerprint)
         taken = read_taken(self._folder, output, fingerprint)
-        if _whole(self._files(self._folder, output)) and (
-            len(taken) or self._ledger.finished(name)
-        ):
-            self._taken[output] = taken
-            return
+        finished = self._finished(output)
+        self._taken[output] = taken.numbers
+        if len(taken) or finished:
+            if kept := self._readable(output):
+                self._validate(output, kept, taken)
+                return
+            if output in self._task.outputs:
+                self._redo(_GONE, damaged=True)
         self._ledger.start_over(name)
         for path in self._files(self._folder, output):
             path.unlink(missing_ok=True)
-        self._taken[output] = np.zeros(0, dtype=np.int64)
+        self._taken[output] = Taken().numbers
         if output in self._task.outputs or output == "dense":
             self._create(self._folder, output)
+
+    def _validate(self, output: Output, kept: KeptOutput, taken: Taken) -> None:
+        """Take up what has the digest that it was written with, and no more."""
+        finished = self._finished(output)
+        damaged = kept.damaged(self._over.plan, finished)
+        self._ledger.forget_batches(self._name(output), damaged)
+        self._kept[output] = kept
+        lost = not taken.is_whole(kept)
+        if lost:
+            self._taken[output] = Taken().numbers
+        if (damaged or lost) and output in self._task.outputs:
+            self._redo(_not_as_written(len(damaged) + lost), damaged=True)
+
+    def _readable(self, output: Output) -> KeptOutput | None:
+        if not _whole(self._files(self._folder, output)):
+            return None
+        over = self._over
+        return KeptOutput.open(
+            self._folder, output, over.pieces, np.asarray(over.tokens.offsets)
+        )
+
+    def _open(self, output: Output, folder: Path | None = None) -> KeptOutput:
+        """Return an output's bytes, which this pass has just written.
+
+        Raises:
+            OutputError: they are not there.
+        """
+        place, over = folder or self._folder, self._over
+        offsets = np.asarray(over.tokens.offsets)
+        kept = KeptOutput.open(place, output, over.pieces, offsets)
+        if kept is None:
+            raise OutputError(
+                f"What was written to {place} cannot be read.",
+                cure="Restore the folder, then run the same command.",
+            )
+        return kept
 
     def _files(self, folder: Path, output: Output) -> Mapping[Path, int]:
         """Return an output's files, each with the figures that it holds at least."""
@@ -246,6 +346,10 @@ class PassFiles:
 
     def _name(self, output: Output) -> str:
         return f"{output}:{self._task.model.name}"
+
+
+def _not_as_written(batches: int) -> str:
+    return f"bytes of {batches} batches are not those that were written"
 
 
 def _whole(files: Mapping[Path, int]) -> bool:

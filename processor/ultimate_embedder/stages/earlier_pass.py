@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile
@@ -22,10 +22,12 @@ import orjson
 
 from ..errors import UNREADABLE_ARRAY, OutputError
 from ..intake.pieces import Pieces
+from ..ledger import BatchRecord
 from ..planning import BatchPlan
 from ..records import Int64Array
 from ..workers.batch_encoder import FLOAT32_BYTES, write_at, write_vectors
 from ..workers.jobs import Output
+from .kept_outputs import KeptOutput
 
 _HASH_BYTES = 32
 _STATE = "pass.json"
@@ -62,17 +64,21 @@ class PassState:
     """What a pass folder says of itself.
 
     `fingerprints` cover everything that an output depends on, `settings` all of that
-    but the texts and what follows from them.
+    but the texts and what follows from them. `facts` are those settings by name.
     """
 
     fingerprints: Mapping[str, str]
     settings: Mapping[str, str]
+    facts: Mapping[str, Mapping[str, object]] = field(
+        default_factory=dict, compare=False
+    )
 
     def write(self, folder: Path) -> None:
         """Put the state on the disk."""
         content = {
             "fingerprints": dict(self.fingerprints),
             "settings": dict(self.settings),
+            "facts": {output: dict(facts) for output, facts in self.facts.items()},
         }
         with (folder / _STATE).open("wb") as stream:
             stream.write(orjson.dumps(content))
@@ -83,8 +89,12 @@ class PassState:
         """Return what the folder says: nothing where it says nothing readable."""
         try:
             found = orjson.loads((folder / _STATE).read_bytes())
-            return cls(dict(found["fingerprints"]), dict(found["settings"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            return cls(
+                dict(found["fingerprints"]),
+                dict(found["settings"]),
+                {output: dict(facts) for output, facts in found["facts"].items()},
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls({}, {})  # none, or cut short: nothing is taken over from it
 
 
@@ -129,26 +139,43 @@ def pieces_of(pieces: Pieces, rows: Int64Array) -> Int64Array:
     return np.concatenate((whole, pieces.rows + windows)).astype(np.int64)
 
 
-def save_taken(
-    folder: Path, output: Output, fingerprint: str, taken: Int64Array
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Pieces that were copied, not computed; `numbers` ascend, `digest` is theirs."""
+
+    numbers: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def is_whole(self, kept: KeptOutput) -> bool:
+        """Say whether the bytes are those that were copied."""
+        return not len(self) or kept.digest(self.numbers) == self.digest
+
+
+def save_taken(folder: Path, output: Output, fingerprint: str, taken: Taken) -> None:
     """Note which pieces of a pass were copied; they hold for that fingerprint alone."""
     with (folder / _taken_name(output)).open("wb") as stream:
-        np.savez(stream, taken=taken, fingerprint=np.array(fingerprint))
+        np.savez(
+            stream,
+            taken=taken.numbers,
+            digest=np.array(taken.digest),
+            fingerprint=np.array(fingerprint),
+        )
         _sync(stream)
 
 
-def read_taken(folder: Path, output: Output, fingerprint: str) -> Int64Array:
-    """Return the pieces that were copied for a pass, ascending: often none."""
+def read_taken(folder: Path, output: Output, fingerprint: str) -> Taken:
+    """Return the pieces that were copied for a pass: often none."""
     try:
         path = folder / _taken_name(output)
         with path.open("rb") as stream, np.load(stream) as stored:
             if str(stored["fingerprint"]) == fingerprint:
-                found: Int64Array = stored["taken"]
-                return found
+                return Taken(stored["taken"], str(stored["digest"]))
     except _UNREADABLE:
         pass  # none was written, or it was cut short: all is computed
-    return np.zeros(0, dtype=np.int64)
+    return Taken()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,23 +187,39 @@ class RowPairs:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierOutput:
+    """One output of an earlier pass: which batches and copies of it are whole."""
+
+    kept: KeptOutput
+    batches: tuple[int, ...]
+    taken: Int64Array
+    damaged: int  # batches, the copies counted as one
+
+
+@dataclass(frozen=True, slots=True)
 class EarlierPass:
-    """A pass folder of other texts; `batches` are those finished, by output."""
+    """A pass folder of other texts, with those of its outputs that can be read."""
 
     folder: Path
-    state: PassState
     texts: RowTexts
     pieces: Pieces
     plan: BatchPlan
-    batches: Mapping[Output, list[int]]
+    outputs: Mapping[Output, EarlierOutput]
 
     @classmethod
     def open(
-        cls, folder: Path, state: PassState, batches: Mapping[Output, list[int]]
+        cls,
+        folder: Path,
+        state: PassState,
+        records: Mapping[Output, Sequence[BatchRecord]],
     ) -> EarlierPass | None:
-        """Return what a folder holds, None where it is not known what that is."""
+        """Return what a folder holds, None where it is not known what that is.
+
+        `records` are the batches finished, by output. Their bytes are compared with
+        their digests.
+        """
         texts = read_row_texts(folder)
-        if texts is None or not batches:
+        if texts is None or not records:
             return None
         try:
             pieces = Pieces.open(folder / "pieces.npz")
@@ -184,15 +227,21 @@ class EarlierPass:
                 plan = BatchPlan(rows=stored["rows"], bounds=stored["bounds"])
         except _UNREADABLE:
             return None
-        return cls(folder, state, texts, pieces, plan, batches)
+        outputs = {}
+        for output, finished in records.items():
+            kept = KeptOutput.open(folder, output, pieces, texts.offsets)
+            if kept is not None:
+                copies = read_taken(folder, output, state.fingerprints[output])
+                outputs[output] = _whole_parts(kept, plan, finished, copies)
+        return cls(folder, texts, pieces, plan, outputs)
 
     def rows_to_take(self, output: Output, texts: RowTexts, pieces: Pieces) -> RowPairs:
         """Return the rows of equal text whose output is whole here."""
         nothing = np.zeros(0, dtype=np.int64)
-        if output not in self.batches or not self._is_there(output):
+        found = self.outputs.get(output)
+        if found is None:
             return RowPairs(nothing, nothing)
-        copied = read_taken(self.folder, output, self.state.fingerprints[output])
-        whole = finished_rows(self.pieces, self.plan, self.batches[output], copied)
+        whole = finished_rows(self.pieces, self.plan, found.batches, found.taken)
         here, there = texts.matches(self.texts)
         alike = _windows_each(pieces, here) == _windows_each(self.pieces, there)
         kept = whole[there] & alike
@@ -221,19 +270,6 @@ class EarlierPass:
                 self._copy_vectors("windows.npy", windows, folder)
         return pieces_of(pieces, rows.here)
 
-    def _is_there(self, output: Output) -> bool:
-        """Say whether the files of an output are as long as they have to be."""
-        if output == "attention":
-            path = self.folder / "attention.f32"
-            least = int(self.texts.offsets[-1]) * FLOAT32_BYTES
-            return path.is_file() and path.stat().st_size >= least
-        names = ["vectors.npy", *(["windows.npy"] if self.pieces.windows else [])]
-        try:
-            found = [np.load(self.folder / name, mmap_mode="r") for name in names]
-        except _UNREADABLE:
-            return False
-        return len(found[0]) == self.pieces.rows
-
     def _copy_vectors(self, name: str, rows: RowPairs, folder: Path) -> None:
         vectors = np.load(self.folder / name, mmap_mode="r")
         for start in range(0, len(rows.here), _ROWS_A_COPY):
@@ -260,6 +296,19 @@ class EarlierPass:
             )
 
 
+def _whole_parts(
+    kept: KeptOutput, plan: BatchPlan, finished: Sequence[BatchRecord], copies: Taken
+) -> EarlierOutput:
+    damaged = set(kept.damaged(plan, finished))
+    lost = not copies.is_whole(kept)
+    return EarlierOutput(
+        kept=kept,
+        batches=tuple(one.batch for one in finished if one.batch not in damaged),
+        taken=Taken().numbers if lost else copies.numbers,
+        damaged=len(damaged) + lost,
+    )
+
+
 def restore(folder: Path) -> None:
     """Undo a replacement that was interrupted between its two renames."""
     old = folder.with_name(f"{folder.name}.old")
@@ -282,6 +331,8 @@ def take_place(new: Path, folder: Path) -> None:
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
+        _sync_folder(folder)
+        _sync_folder(folder.parent)
     except OSError as error:
         raise OutputError(
             f"{folder} cannot be replaced: {error.strerror or error}.",
@@ -317,3 +368,11 @@ def _taken_name(output: Output) -> str:
 def _sync(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

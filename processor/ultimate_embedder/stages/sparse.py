@@ -27,8 +27,8 @@ from ..encoders.words import word_profile
 from ..errors import ModelNotAvailable
 from ..records import SparseInferenceRun, SparseMatrix
 from ..retrieval.postings import term_frequencies
-from ..retrieval.sparse_files import build_once, holds, open_matrix
-from ..telemetry.events import Emit
+from ..retrieval.sparse_files import build_once, holds, open_matrix, why_not
+from ..telemetry.events import Emit, WorkRedone
 from .sparse_builds import (
     AttentionBuild,
     Bm25Build,
@@ -150,6 +150,8 @@ class SparseVectorGenerator:
             **build.settings,
         }
         found = build.fingerprint is not None and holds(directory, facts)
+        if not found and build.fingerprint is not None:
+            self._tell_why_not(store, directory, facts)
         progress = Progress(self._emit, store, self.config.name)
         reused = len(store) if found else done_before
         progress.begin(done_before=reused, fallback_reason=build.fallback_reason)
@@ -164,6 +166,21 @@ class SparseVectorGenerator:
         empty = len(matrix) - _filled(matrix)
         progress.end(seconds, build.fallback_reason, reused=reused, empty=empty)
         return matrix, {**learnt, "reused_documents": reused}
+
+    def _tell_why_not(
+        self, store: ChunkSource, directory: Path, facts: Mapping[str, Any]
+    ) -> None:
+        if why := why_not(directory, facts):
+            reason, damaged = why
+            self._emit(
+                WorkRedone(
+                    stage="sparse",
+                    collection=store.collection,
+                    model=self.config.name,
+                    reason=reason,
+                    damaged=damaged,
+                )
+            )
 
     def _record(
         self,

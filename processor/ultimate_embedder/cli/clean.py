@@ -1,0 +1,93 @@
+"""`clean`: remove what runs keep beside the bundles for later runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from ..errors import UsageError
+from ..run.kept_work import KeptPart, kept_parts, remove_kept
+from ..telemetry.printable import printable
+
+_MIB = 2**20
+
+
+def clean(
+    output_dir: Annotated[
+        Path, typer.Argument(help="Folder of bundles: the --output-dir of embed.")
+    ],
+    collections: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--collections",
+            metavar="NAME",
+            help="Clean for this collection alone; may be given again.",
+            show_default="all",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Remove what the bundles' models left as well, and the rest of what "
+            "an unfinished run did.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is kept; remove nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, nothing else.")
+    ] = False,
+) -> None:
+    """Remove kept token ids and vectors of models that no bundle here uses any more.
+
+    The embed command keeps token ids, vectors and a ledger in the folder .work of its
+    output folder, so that later runs compute only what changed. Bundles do not need it:
+    the whole folder may be removed whenever no run works there. What a later run misses
+    it computes anew, with the same bytes.
+
+    Exit code 0: done; 2: bad usage; 3: a run works there, or removing failed.
+    """
+    if not output_dir.is_dir():
+        raise UsageError(
+            f"There is no folder {output_dir}.", cure="Name the --output-dir of a run."
+        )
+    names = tuple(collections or ())
+    if dry_run:
+        parts = kept_parts(output_dir, names)
+    else:
+        parts = remove_kept(output_dir, names, everything=everything)
+    if as_json:
+        document = {"removed": not dry_run, "parts": [_as_dict(part) for part in parts]}
+        content = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+        sys.stdout.buffer.write(content)
+        return
+    _print(parts, output_dir, dry_run=dry_run)
+
+
+def _as_dict(part: KeptPart) -> dict[str, object]:
+    return {
+        "collection": part.collection,
+        "path": str(part.path),
+        "bytes": part.bytes,
+        "used": part.used,
+    }
+
+
+def _print(parts: Sequence[KeptPart], output_dir: Path, *, dry_run: bool) -> None:
+    for part in parts:
+        what = ("used" if part.used else "not used") if dry_run else "removed"
+        line = f"{what}: {part.path.relative_to(output_dir)}, {_mib(part.bytes)}"
+        sys.stdout.write(printable(line, limit=1000) + "\n")
+    total = _mib(sum(part.bytes for part in parts))
+    sys.stdout.write(f"{'kept' if dry_run else 'freed'}: {total}\n")
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / _MIB:,.1f} MiB"

@@ -1,0 +1,12 @@
+"""Remove what runs keep for later runs; `--help` tells the rest."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from processor.ultimate_embedder.cli.clean import clean
+from processor.ultimate_embedder.cli.entry import run_function
+
+if __name__ == "__main__":
+    raise SystemExit(run_function(clean))
