@@ -85,7 +85,7 @@ def test_every_picture_and_table_can_be_told_to_those_who_do_not_see_it(
         "9.37 GiB of 12.00 GiB",
         "1.31 GiB",
         "97.3 %",
-        "median 41.3 ms, 95 % within 77.9 ms; 31 queries, 1,550 candidates",
+        "median 41 ms, 95 % within 78 ms; 31 queries, 1,550 candidates",
         "1,201",
         "made smaller 2 times",
         "1,876 chunks read, 1,873 embedded.",

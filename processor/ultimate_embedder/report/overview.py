@@ -111,9 +111,9 @@ def rerank_latency(manifest: Manifest) -> str | None:
     run = manifest.rerank_run
     if not isinstance(run, RerankRan) or run.latency_ms_p50 is None:
         return None
-    told = f"Rerank, a query: median {run.latency_ms_p50:.1f} ms"
+    told = f"Rerank, a query: median {say.time(run.latency_ms_p50 / 1000)}"
     if run.latency_ms_p95 is not None:
-        told += f", 95 % within {run.latency_ms_p95:.1f} ms"
+        told += f", 95 % within {say.time(run.latency_ms_p95 / 1000)}"
     return (
         f"{told}; {say.plural(run.queries, 'query', 'queries')}, "
         f"{say.count(run.candidates)} candidates."

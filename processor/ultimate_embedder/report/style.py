@@ -58,6 +58,8 @@ thead th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 500; min-width: 9em; }
 td { min-width: 6.5em; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+@media (max-width: 480px) { th, td { padding: 6px 8px; } tbody th { min-width: 6em; }
+  td.number { min-width: 0; } }
 details { margin: 10px 0; }
 summary { cursor: pointer; padding: 8px 0; font-weight: 600; }
 :focus-visible { outline: 2px solid var(--tone0); outline-offset: 2px; }
