@@ -51,6 +51,7 @@ from processor.ultimate_embedder.encoders.precision import (
     GUARDED_DTYPE,
     cuda_dtype,
     guard_float16,
+    register_guarded_attention,
 )
 from processor.ultimate_embedder.hardware import peak_memory_bytes, this_machine
 from processor.ultimate_embedder.planning import ROWS_A_BATCH, plan_batches
@@ -168,6 +169,8 @@ def build(name: str, shape: Shape, *, device: str, dtype: str) -> TorchDenseEnco
     """Return an encoder of random weights, made where it runs."""
     config = shape.make()
     guarded = dtype == GUARDED_DTYPE
+    if guarded:
+        register_guarded_attention()
     options = {"attn_implementation": GUARDED_ATTENTION} if guarded else {}
     torch.manual_seed(0)
     with torch.device(device):

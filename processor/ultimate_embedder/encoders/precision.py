@@ -9,13 +9,11 @@ pooling and normalisation are float32. A value that is still not finite is an er
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from ..errors import ModelError
 
@@ -48,6 +46,7 @@ def loading_options(dtype: str) -> dict[str, Any]:
     For float16 weights come as they were saved, so that norms lose nothing.
     """
     if dtype == GUARDED_DTYPE:
+        register_guarded_attention()
         return {"dtype": "auto", "attn_implementation": GUARDED_ATTENTION}
     return {"dtype": getattr(torch, dtype)}
 
@@ -152,6 +151,8 @@ def _attention(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return float32 attention of float16 inputs: SDPA sums and exponentiates wide."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     if attention_mask is not None and attention_mask.is_floating_point():
         attention_mask = attention_mask.half()
     found, _ = sdpa_attention_forward(
@@ -160,5 +161,11 @@ def _attention(
     return found.float(), None
 
 
-AttentionInterface.register(GUARDED_ATTENTION, _attention)
-AttentionMaskInterface.register(GUARDED_ATTENTION, sdpa_mask)
+@cache
+def register_guarded_attention() -> None:
+    """Make transformers know the attention by its name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(GUARDED_ATTENTION, _attention)
+    AttentionMaskInterface.register(GUARDED_ATTENTION, sdpa_mask)
