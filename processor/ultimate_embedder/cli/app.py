@@ -17,6 +17,7 @@ from .models_fetch import fetch_models
 from .repair import repair
 from .report import report
 from .search import search
+from .serve import serve
 from .upload import upload
 from .verify import verify
 
@@ -24,6 +25,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("chunk", chunk),
     ("embed", embed),
     ("search", search),
+    ("serve", serve),
     ("verify", verify),
     ("repair", repair),
     ("clean", clean),
