@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +101,7 @@ def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.slow
-def test_a_real_bundle_is_served_and_sigterm_ends_it_after_the_last_answer(
+def test_a_real_bundle_is_served_and_sigterm_ends_it(
     tmp_path: Path,
 ) -> None:
     chunks = tmp_path / "chunked" / "docs" / "guide"
@@ -118,15 +117,5 @@ def test_a_real_bundle_is_served_and_sigterm_ends_it_after_the_last_answer(
         body = {"query": "copies of a shard"}
         found = httpx2.post(f"{address}/search", json=body, timeout=60).json()
         assert found["hits"][0]["text"].startswith("A snapshot")
-        answers: list[int] = []
-
-        def ask() -> None:
-            response = httpx2.post(f"{address}/search", json=body, timeout=60)
-            answers.append(response.status_code)
-
-        last = threading.Thread(target=ask)
-        last.start()
         process.send_signal(signal.SIGTERM)
-        last.join(60)
         assert process.wait(30) == 0
-    assert answers in ([200], [])  # answered, or not yet accepted

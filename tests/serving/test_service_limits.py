@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from search_parts import FakeEncoders, write_bundle
-from serving_parts import RAN, BrokenEncoders, HeldEncoders
+from serving_parts import RAN, BrokenEncoders, HeldEncoders, running
 from starlette.testclient import TestClient
 
 from processor.ultimate_embedder.search import open_bundle
@@ -162,6 +163,28 @@ def test_one_that_waited_too_long_is_sent_away(make_client, tmp_path: Path) -> N
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert response.json()["error"] == "The service is busy."
+
+
+def test_what_is_being_answered_is_answered_before_the_service_ends(
+    tmp_path: Path,
+) -> None:
+    encoders = HeldEncoders()
+    answers: list[int] = []
+    with running(tmp_path, encoders) as served:
+
+        def ask() -> None:
+            response = httpx2.post(
+                f"{served.address}/search", json={"query": "x"}, timeout=30
+            )
+            answers.append(response.status_code)
+
+        last = threading.Thread(target=ask)
+        last.start()
+        assert encoders.begun.acquire(timeout=10)
+        served.server.should_exit = True
+        encoders.go.set()
+        last.join(20)
+    assert answers == [200]
 
 
 def test_what_fails_inside_is_one_line_without_the_question(

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -84,12 +85,9 @@ def serve(
 
 
 def _require_extra() -> None:
-    try:
-        import fastapi  # noqa: F401
-        import fastapi_offline  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("Serving over HTTP", "serve") from error
+    for library in ("fastapi", "fastapi_offline", "uvicorn"):
+        if find_spec(library) is None:
+            raise MissingExtra("Serving over HTTP", "serve")
 
 
 def _token(file: Path | None, host: str) -> str | None:
