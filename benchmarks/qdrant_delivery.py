@@ -1,0 +1,128 @@
+"""Bundles into qdrant-client's local mode and into Qdrant Edge, and asked there.
+
+    python benchmarks/qdrant_delivery.py BUNDLE... [--queries 40]
+
+Says for each bundle and engine: points there, seconds, whether a second upload changed
+anything, how many questions had the same ten chunks as search in the bundle when full
+vectors are compared with every point, and recall@10 against it as the default preset
+searches. Questions are the first words of chunks at even distances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+from processor.ultimate_embedder.delivery.bundle_points import UploadPlan, plan_upload
+from processor.ultimate_embedder.delivery.opening import choose_target
+from processor.ultimate_embedder.delivery.store import Store
+from processor.ultimate_embedder.delivery.upload import send_bundle
+from processor.ultimate_embedder.search import Embedded, Hit, open_bundle, open_qdrant
+from processor.ultimate_embedder.search.loading import ManifestEncoders
+
+WORDS = 9
+TOP = 10
+
+
+class Remembering:
+    """The bundle's models, each question encoded once."""
+
+    def __init__(self, inner: ManifestEncoders) -> None:
+        self.dense = cache(inner.dense)
+        self.sparse = cache(inner.sparse)
+        self.rerank = inner.rerank
+
+    def close(self) -> None:
+        """The models are used again."""
+
+
+def everything(store: Store, plan: UploadPlan) -> dict[str, object]:
+    """Return all points of a store by id."""
+    ids = [identity for page in store.ids() for identity in page]
+    assert len(ids) == plan.points
+    found: dict[str, object] = {}
+    for start in range(0, len(ids), 1000):
+        found |= store.fetch(ids[start : start + 1000])
+    return found
+
+
+def upload_twice(plan: UploadPlan, target: Path, edge: bool) -> str:
+    """Return what two uploads did, in words."""
+    path, folder = (None, target) if edge else (target, None)
+    opened = choose_target(None, path, folder).open
+    with closing(opened(plan.collection)) as store:
+        first = send_bundle(plan, store)
+    with closing(opened(plan.collection)) as store:
+        before = everything(store, plan)
+        send_bundle(plan, store)
+    with closing(opened(plan.collection)) as store:
+        same = everything(store, plan) == before
+    return (
+        f"{first.points_after} points in {first.seconds:.1f} s, "
+        f"{first.compared} compared; again: {'the same' if same else 'CHANGED'}"
+    )
+
+
+def same_but_for_ties(ours: Sequence[Hit], theirs: Sequence[Hit]) -> bool:
+    """Compare ten places of a list with a longer one of ours."""
+    score = {hit.chunk_id: hit.score for hit in ours}
+    pairs = zip(ours[:TOP], theirs, strict=False)
+    return len(theirs) == min(TOP, len(ours)) and all(
+        there.chunk_id in score and abs(score[there.chunk_id] - here.score) < 1e-5
+        for here, there in pairs
+    )
+
+
+def ask(bundle: Path, target: Path, edge: bool, count: int) -> str:
+    """Return how the answers agree, in words."""
+    place = Embedded(target) if edge else target
+    with open_bundle(bundle, offline=True) as own:
+        step = max(1, len(own) // count)
+        texts = [own.chunk(row)[1] or "" for row in range(0, len(own), step)]
+        questions = [" ".join(text.split()[:WORDS]) for text in texts if text.strip()]
+        models = Remembering(ManifestEncoders(own.manifest, offline=True))
+        ours = [open_bundle(bundle, models).search(q, top_k=100) for q in questions]
+    with open_qdrant(bundle, place, models, exact=True) as exact:
+        found = [exact.search(question) for question in questions]
+    same = sum(map(same_but_for_ties, ours, found))
+    with open_qdrant(bundle, place, models) as indexed:
+        quick, times = [], []
+        for question in questions:
+            started = time.perf_counter()
+            quick.append(indexed.search(question))
+            times.append(time.perf_counter() - started)
+    hits = sum(
+        len({h.chunk_id for h in a[:TOP]} & {h.chunk_id for h in b})
+        for a, b in zip(ours, quick, strict=True)
+    )
+    recall = hits / sum(min(TOP, len(one)) for one in ours)
+    middle = 1000 * sorted(times)[len(times) // 2]
+    return (
+        f"{same} of {len(questions)} questions equal (exact), "
+        f"recall@10 {recall:.4f} (default preset), p50 {middle:.1f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundles", nargs="+", type=Path)
+    parser.add_argument("--queries", type=int, default=40)
+    arguments = parser.parse_args()
+    for bundle in arguments.bundles:
+        plan = plan_upload(bundle)
+        for edge in (False, True):
+            with tempfile.TemporaryDirectory() as target:
+                said = upload_twice(plan, Path(target), edge)
+                name = "edge" if edge else "local"
+                print(f"{plan.collection} {name}: {said}", flush=True)
+                agree = ask(bundle, Path(target), edge, arguments.queries)
+                print(f"{plan.collection} {name}: {agree}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
