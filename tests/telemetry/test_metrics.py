@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import urllib.request
 from pathlib import Path
 
@@ -167,6 +168,19 @@ def test_the_textfile_is_whole_after_each_stage_and_leaves_nothing_beside_it(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_who_reads_the_textfile_while_it_is_replaced_sees_it_whole(
+    written: Path, small_run
+) -> None:
+    before = written.read_text()
+    with written.open() as reader:
+        listener = PrometheusListener(written)
+        for event in small_run[:-1]:
+            listener(event)
+        assert reader.read() == before
+        assert written.read_text() != before
+        listener.close()
+
+
 def test_a_textfile_that_can_no_longer_be_written_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,6 +207,9 @@ def test_the_same_metrics_are_served_on_the_loopback_address(small_run) -> None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
+        with pytest.raises(ConnectionRefusedError):
+            # An address of this machine too, which one that listens to all would take.
+            socket.create_connection(("127.0.0.2", port), timeout=5)
         with pytest.raises(UsageError, match=f"port {port}"):
             PrometheusListener().serve(port)
     finally:
