@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
 from collections.abc import Callable
@@ -165,6 +166,22 @@ def test_a_flipped_bit_of_what_was_copied_is_found(
     heard = run()
     assert [damaged for stage, _, damaged in told(heard) if stage == "dense"] == [True]
     assert bundle(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["pieces.npz", "plan.npz", "rows.npz", "pass.json"])
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.99])
+def test_a_torn_description_of_an_earlier_pass_is_left_behind(
+    run: Run, tmp_path: Path, name: str, share: float
+) -> None:
+    run()
+    path = work(tmp_path) / DENSE / name
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    write_chunks(tmp_path, [*TEXTS[1:], "a new one"])
+    heard = run()
+    gc.collect()  # a file that was left open would be told now
+    reason = "what an earlier run left cannot be read"
+    assert ("dense", reason, True) in told(heard)
+    assert embedded(heard) == len(TEXTS)
 
 
 def test_a_flipped_bit_of_token_ids_is_found(run: Run, tmp_path: Path) -> None:

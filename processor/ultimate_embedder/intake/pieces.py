@@ -100,7 +100,8 @@ class Pieces:
     @classmethod
     def open(cls, path: Path) -> Pieces:
         """Read what `save` wrote."""
-        with np.load(path) as stored:
+        # By a stream: what numpy opens itself it leaves open where it is no zip.
+        with path.open("rb") as stream, np.load(stream) as stored:
             return cls(
                 int(stored["rows"]),
                 stored["window_rows"],
