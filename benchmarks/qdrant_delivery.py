@@ -5,7 +5,8 @@
 Says for each bundle and engine: points there, seconds, whether a second upload changed
 anything, how many questions had the same ten chunks as search in the bundle when full
 vectors are compared with every point, and recall@10 against it as the default preset
-searches. Questions are the first words of chunks at even distances.
+searches. Questions are the first words of chunks at even distances. With a fusion of
+ranks instead of scores, equal scores make lists differ that are equally right.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from processor.ultimate_embedder.delivery.bundle_points import UploadPlan, plan_
 from processor.ultimate_embedder.delivery.opening import choose_target
 from processor.ultimate_embedder.delivery.store import Store
 from processor.ultimate_embedder.delivery.upload import send_bundle
+from processor.ultimate_embedder.retrieval.fusion import FusionConfig
 from processor.ultimate_embedder.search import Embedded, Hit, open_bundle, open_qdrant
 from processor.ultimate_embedder.search.loading import ManifestEncoders
 
@@ -78,7 +80,9 @@ def same_but_for_ties(ours: Sequence[Hit], theirs: Sequence[Hit]) -> bool:
     )
 
 
-def ask(bundle: Path, target: Path, edge: bool, count: int) -> str:
+def ask(
+    bundle: Path, target: Path, edge: bool, count: int, fusion: FusionConfig
+) -> str:
     """Return how the answers agree, in words."""
     place = Embedded(target) if edge else target
     with open_bundle(bundle, offline=True) as own:
@@ -86,11 +90,12 @@ def ask(bundle: Path, target: Path, edge: bool, count: int) -> str:
         texts = [own.chunk(row)[1] or "" for row in range(0, len(own), step)]
         questions = [" ".join(text.split()[:WORDS]) for text in texts if text.strip()]
         models = Remembering(ManifestEncoders(own.manifest, offline=True))
-        ours = [open_bundle(bundle, models).search(q, top_k=100) for q in questions]
-    with open_qdrant(bundle, place, models, exact=True) as exact:
+    with open_bundle(bundle, models, fusion=fusion) as own:
+        ours = [own.search(question, top_k=100) for question in questions]
+    with open_qdrant(bundle, place, models, fusion=fusion, exact=True) as exact:
         found = [exact.search(question) for question in questions]
     same = sum(map(same_but_for_ties, ours, found))
-    with open_qdrant(bundle, place, models) as indexed:
+    with open_qdrant(bundle, place, models, fusion=fusion) as indexed:
         quick, times = [], []
         for question in questions:
             started = time.perf_counter()
@@ -112,7 +117,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--fusion", default="sum(scale=raw, weights=1:0.016)")
     arguments = parser.parse_args()
+    fusion = FusionConfig.parse(arguments.fusion)
     for bundle in arguments.bundles:
         plan = plan_upload(bundle)
         for edge in (False, True):
@@ -120,7 +127,7 @@ def main() -> None:
                 said = upload_twice(plan, Path(target), edge)
                 name = "edge" if edge else "local"
                 print(f"{plan.collection} {name}: {said}", flush=True)
-                agree = ask(bundle, Path(target), edge, arguments.queries)
+                agree = ask(bundle, Path(target), edge, arguments.queries, fusion)
                 print(f"{plan.collection} {name}: {agree}", flush=True)
 
 

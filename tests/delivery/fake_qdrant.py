@@ -148,10 +148,10 @@ def _route(fake: FakeQdrant, asked: Asked) -> Any:  # noqa: PLR0911, PLR0912
             return {"points": points, "next_page_offset": offset}
         case ("POST", "collections", name, "points", "query", "batch"):
             batch = models.QueryRequestBatch.model_validate_json(body)
-            return client.query_batch_points(name, batch.searches)
+            return client.query_batch_points(name, list(map(_plain, batch.searches)))
         case ("POST", "collections", name, "points", "query"):
             one = models.QueryRequest.model_validate_json(body)
-            return client.query_batch_points(name, [one])[0]
+            return client.query_batch_points(name, [_plain(one)])[0]
     raise _Refused(404, f"no route {asked.method} {asked.path}")
 
 
@@ -189,6 +189,15 @@ def _info(fake: FakeQdrant, name: str) -> dict[str, Any]:
         for key, schema in fake.indexes.get(real, {}).items()
     }
     return found
+
+
+def _plain(request: models.QueryRequest) -> models.QueryRequest:
+    """Return a request without params, which the local mode says it passes over."""
+    request.params = None
+    prefetch = request.prefetch if isinstance(request.prefetch, list) else []
+    for one in prefetch:
+        one.params = None
+    return request
 
 
 def _done(asked: Asked) -> dict[str, Any]:

@@ -158,6 +158,8 @@ class QdrantStore:
     def query(self, requests: Sequence[Request]) -> list[list[FoundPoint]]:
         from qdrant_client import models
 
+        if not self._served:  # it compares full vectors with every point as it is
+            requests = [_without_params(one) for one in requests]
         asked = [models.QueryRequest(**one) for one in requests]
         answers = self._ask(
             lambda: self._client.query_batch_points(self._collection, asked)
@@ -320,6 +322,14 @@ def _layout(found: models.CollectionParams) -> CollectionLayout:
             for name, vector in (found.sparse_vectors or {}).items()
         },
     )
+
+
+def _without_params(request: Request) -> Request:
+    """Return a request, and those before it, without what is said to an index."""
+    kept = {key: value for key, value in request.items() if key != "params"}
+    if "prefetch" in kept:
+        kept["prefetch"] = [_without_params(one) for one in kept["prefetch"]]
+    return kept
 
 
 def _plain(vectors: Any) -> dict[str, Any]:
