@@ -247,6 +247,7 @@ def test_a_receiver_in_trouble_is_told_once_and_holds_nothing_up(
     protocol: str,
     trouble: str,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(span_delivery, "PATIENCE_SECONDS", 0.4)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")  # spans leave during the run
@@ -270,6 +271,7 @@ def test_a_receiver_in_trouble_is_told_once_and_holds_nothing_up(
     assert Manifest.read(config.output_dir / "docs").chunk_count > 0
     (message,) = told(log_lines(capsys))
     assert message.startswith(f"Spans are being lost at {address}: ")
+    assert caplog.records == [], "the SDK's remarks are not repeated"
 
 
 @pytest.mark.slow
