@@ -134,7 +134,16 @@ def test_layers_after_pooling_are_refused_not_left_out(tmp_path: Path) -> None:
     kinds = ("Transformer", "Pooling", "Dense", "Normalize")
     modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ModelMismatch, match="further layer after pooling, dense"):
+    with pytest.raises(ModelMismatch, match="further module, dense"):
+        ModelManager().resident(config).__enter__()
+
+
+def test_a_module_of_the_models_own_is_refused_whatever_it_is_called(
+    tmp_path: Path,
+) -> None:
+    config = save_family(tmp_path, "bert")
+    (tmp_path / "modules.json").write_text('[{"type": "custom_st.Transformer"}]')
+    with pytest.raises(ModelMismatch, match=r"further module, custom_st\.Transformer"):
         ModelManager().resident(config).__enter__()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hub_parts import COMMIT, LATER, Site
-from tiny_models import save_dense, save_splade
+from tiny_models import save_dense, save_reranker, save_splade
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.models import list_models, show_model
@@ -176,6 +176,7 @@ def test_one_that_cannot_be_had_leaves_the_others_fetched(
 ) -> None:
     published.publish("acme/wordy", save_splade(tmp_path / "wordy"))
     typed = ["acme/tiny", "acme/nowhere", "acme/wordy"]
+    capsys.readouterr()  # what saving a model shows
     assert run_function(fetch_models, [*typed, "--json"]) == 1
     out, err = capsys.readouterr()
     document = json.loads(out)
@@ -225,3 +226,32 @@ def test_a_model_is_shown_with_its_commit_and_place(
 def test_the_figures_of_a_cap_are_in_bytes(capsys: Captured) -> None:
     run_function(check_models, ["--gpu-memory-cap", "8", "--json"])
     assert json.loads(capsys.readouterr().out)["gpu_memory_cap_bytes"] == 8 * GIB
+
+
+def test_a_model_that_the_registry_has_not_is_shown_by_its_own_files(
+    published: Site, tmp_path: Path, capsys: Captured
+) -> None:
+    assert run_function(show_model, ["acme/tiny", "--json"]) == 1
+    assert "models fetch acme/tiny" in capsys.readouterr().err
+    assert run_function(fetch_models, ["acme/tiny"]) == 0
+    capsys.readouterr()
+    wordy, judge = tmp_path / "wordy", tmp_path / "judge"
+    save_splade(wordy)
+    save_reranker(judge)
+    for typed, kind, place in (
+        ("acme/tiny", "dense", "cache"),
+        (str(tmp_path / "tiny"), "dense", "folder"),
+        (str(wordy), "sparse", "folder"),
+        (str(judge), "rerank", "folder"),
+    ):
+        assert run_function(show_model, [typed, "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["kind"], shown["files"]) == (kind, place)
+        if kind == "dense":
+            assert (shown["key"], shown["pooling"]) == ("tiny", "cls")
+
+
+def test_a_model_without_a_window_shows_none(capsys: Captured) -> None:
+    assert run_function(list_models, []) == 0
+    [line] = [x for x in capsys.readouterr().out.splitlines() if "qdrant-bm25" in x]
+    assert line.split()[1:4] == ["sparse", "-", "-"]

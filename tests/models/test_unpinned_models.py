@@ -122,6 +122,25 @@ def test_a_companion_that_cannot_be_had_is_left_out_where_that_is_allowed(
     assert said[0].startswith("Model nomic-coderank is skipped")
 
 
+def test_a_model_that_states_no_pooling_is_told_of_with_the_one_taken(
+    tmp_path: Path,
+) -> None:
+    folder = save_dense(tmp_path / "tiny")
+
+    def said_of() -> list[str]:
+        dense = (choose_dense(str(folder)),)
+        return warned(
+            PipelineConfig(chunked_dir=tmp_path, output_dir=tmp_path, dense=dense)
+        )[1]
+
+    assert said_of() == []
+    stated = folder / "1_Pooling" / "config.json"
+    stated.unlink()
+    [message] = said_of()
+    assert "Model tiny does not say how its states are pooled: mean" in message
+    assert str(stated) in message
+
+
 @pytest.mark.slow
 def test_a_run_records_commit_and_warning_and_search_takes_that_commit(
     published: Site, tmp_path: Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,8 @@ import typer
 
 from ..config import DEFAULT_GPU_MEMORY_CAP_BYTES, ModelConfig
 from ..errors import UsageError
-from ..models.catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
-from ..models.choice import choose_rerank, unknown_model
-from ..models.entries import Kind, Known, entries
+from ..models.choice import choose_rerank
+from ..models.entries import Entry, Kind, Known, all_entries, described, entries
 from ..models.inventory import ModelState, state_of
 from .output import Sheet, show_sheet, stdout_format
 
@@ -35,9 +33,13 @@ def list_models(
     Files come with a package, are in the cache of models, or missing. No connection is
     opened.
     """
-    models = [entry for entry in _all() if kind in (None, entry[0])]
+    models = [
+        (*described(entry), entry)
+        for entry in all_entries()
+        if kind in (None, entry.kind)
+    ]
     if as_json:
-        _print_json([_record(kind, model) for kind, model in models])
+        _print_json([_record(*model) for model in models])
         return
     sheet = Sheet(
         title="Known models",
@@ -47,12 +49,12 @@ def list_models(
                 model.name,
                 kind,
                 str(model.vector_dim) if isinstance(model, ModelConfig) else "-",
-                str(model.max_tokens),
-                _state(model).place,
+                _plain(entry.window),
+                _state(entry).place,
                 model.licence,
                 model.hf_model_id,
             )
-            for kind, model in models
+            for kind, model, entry in models
         ),
         numbers=("width", "tokens"),
     )
@@ -60,14 +62,22 @@ def list_models(
 
 
 def show_model(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A key of `models list`.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY|ORG/NAME|DIR",
+            help="A key of `models list`, or a model of the hub that is in the cache.",
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show everything the registry says of one model, and where its files are."""
-    found = {model.name: (kind, model) for kind, model in _all()}
-    if key not in found:
-        raise unknown_model("", key, found, others=False)
-    record = _record(*found[key])
+    """Show everything that is known of one model, and where its files are.
+
+    Of a model that the registry has not, that is what its own files state.
+    """
+    (entry,) = entries([key])
+    kind, model = described(entry)
+    record = _record(kind, model, entry)
     if as_json:
         _print_json(record)
         return
@@ -100,21 +110,11 @@ def export_model(
     sys.stdout.write(f"{folder}: open it with sentence_transformers.CrossEncoder\n")
 
 
-def _all() -> Iterator[tuple[Kind, Known]]:
-    for dense in KAGGLE_OPTIMIZED_MODELS.values():
-        yield "dense", dense
-    for sparse in SPARSE_MODELS.values():
-        yield "sparse", sparse
-    for rerank in RERANKING_MODELS.values():
-        yield "rerank", rerank
-
-
-def _state(model: Known) -> ModelState:
-    (entry,) = entries([model.name])
+def _state(entry: Entry) -> ModelState:
     return state_of(entry, cap_bytes=DEFAULT_GPU_MEMORY_CAP_BYTES)
 
 
-def _record(kind: Kind, model: Known) -> dict[str, object]:
+def _record(kind: Kind, model: Known, entry: Entry) -> dict[str, object]:
     fields = {
         field.name: getattr(model, field.name) for field in dataclasses.fields(model)
     }
@@ -122,7 +122,9 @@ def _record(kind: Kind, model: Known) -> dict[str, object]:
         name: str(value) if dataclasses.is_dataclass(value) else value
         for name, value in fields.items()
     }
-    state = _state(model)
+    state = _state(entry)
+    if "kind" in written:
+        written["sparse_kind"] = written.pop("kind")
     return {
         "key": written.pop("name"),
         "kind": kind,

@@ -12,7 +12,8 @@ from ..encoders.hub import Hub, is_hub_id
 from ..encoders.sources import ModelLocation, locate_model
 from ..errors import UsageError
 from . import catalogue
-from .choice import unknown_model
+from .choice import choose_dense, choose_rerank, choose_sparse, unknown_model
+from .facts import read_facts
 
 Kind = Literal["dense", "sparse", "rerank"]
 Known = ModelConfig | SparseModelConfig | RerankingConfig
@@ -60,8 +61,8 @@ class Entry:
 
     @property
     def window(self) -> int | None:
-        """The most tokens of a text, or of a query with a document."""
-        return self.config.max_tokens if self.config else None
+        """The most tokens of a text, or of a query with a document; None: any."""
+        return self.config.max_tokens if self.config and self.files else None
 
 
 def entries(
@@ -90,6 +91,33 @@ def all_entries() -> tuple[Entry, ...]:
             *catalogue.RERANKING_MODELS,
         ]
     )
+
+
+def described(entry: Entry) -> tuple[Kind, Known]:
+    """Return what the registry says of a model, or else its own small files.
+
+    The files are those in its folder or in the cache. The kind follows from the class
+    that was saved: a masked language model is sparse, a classifier reranks.
+
+    Raises:
+        ModelError: the files are not here, or describe no model that works.
+    """
+    if entry.kind is not None and entry.config is not None:
+        return entry.kind, entry.config
+    if entry.files is None:
+        raise ValueError(f"{entry.key} has neither a configuration nor files")
+    location = locate_model(
+        entry.files.model,
+        revision=entry.files.revision,
+        offline=True,
+        trust_remote_code=entry.files.trust_remote_code,
+    )
+    saved = " ".join(read_facts(location.path).architectures)
+    if "ForMaskedLM" in saved:
+        return "sparse", choose_sparse(entry.key)
+    if "ForSequenceClassification" in saved:
+        return "rerank", choose_rerank(entry.key)
+    return "dense", choose_dense(entry.key)
 
 
 def _entry(typed: str, trusted: bool) -> Entry:

@@ -11,6 +11,7 @@ from ..encoders.sources import ModelLocation, locate_model
 from ..encoders.splade_source import find_splade
 from ..errors import ModelError
 from ..models.catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
+from ..models.facts import read_facts
 from ..models.manager import ModelSource
 
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig)
@@ -33,6 +34,7 @@ def usable_models(
     def dense(model: ModelConfig) -> ModelLocation:
         location = models.locate(model)
         models.tokenizer(model)
+        _tell_of_pooling(model, location, warn)
         return location
 
     def sparse(model: SparseModelConfig) -> ModelLocation | None:
@@ -91,6 +93,19 @@ def _reranker(config: PipelineConfig, warn: Warn) -> RerankingConfig | None:
         return model
     _tell_of_pin(model, location, warn)
     return replace(model, revision=location.revision)
+
+
+def _tell_of_pooling(model: ModelConfig, location: ModelLocation, warn: Warn) -> None:
+    known = {one.hf_model_id for one in KAGGLE_OPTIMIZED_MODELS.values()}
+    if model.name in KAGGLE_OPTIMIZED_MODELS or model.hf_model_id in known:
+        return
+    stated = location.path / "config.json"
+    if stated.is_file() and read_facts(location.path).pooling is None:
+        warn(
+            f"Model {model.name} does not say how its states are pooled: "
+            f"{model.pooling} was taken. If it was trained with another, say so in "
+            f"{location.path / '1_Pooling' / 'config.json'}."
+        )
 
 
 def _tell_of_pin(
