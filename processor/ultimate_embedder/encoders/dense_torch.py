@@ -1,7 +1,8 @@
 """Dense vectors of any transformers encoder or decoder, with torch.
 
-On a CPU each forward pass has one fixed shape for a padded length: `_CPU_ROWS` rows,
-spare ones filled with a copy. The padded length follows from a text's own length, and
+On a CPU BERT-like models are computed by `BertStates`, a text a pass. For others each
+forward pass has one fixed shape for a padded length: `_CPU_ROWS` rows, spare ones
+filled with a copy. The padded length follows from a text's own length, and
 texts that fill it exactly are kept apart, since they need no mask. So the kernels that
 run for a text, and with them the bytes of its vector, do not depend on its neighbours.
 Few rows also keep the working set in a core's cache.
@@ -22,9 +23,10 @@ import torch
 from ..config import ModelConfig
 from ..errors import ModelError, ModelMismatch
 from ..records import Float32Array, UInt32Array
+from .bert_states import BertStates, is_bert_like
 from .loading import load_encoder, padding_id
 from .out_of_memory import out_of_memory_named
-from .pooling import pool
+from .pooling import pool, pool_one
 from .precision import check_finite
 
 _CPU_ROWS = 4
@@ -80,7 +82,10 @@ class TorchDenseEncoder:
         dtype: str,
         as_gpu: bool = False,
     ) -> None:
-        """Hold a loaded model; `as_gpu` makes a CPU do the passes of a GPU."""
+        """Hold a loaded model; `as_gpu` makes a CPU do the passes of a GPU.
+
+        On a CPU the layers of a BERT-like model are taken out of it.
+        """
         self.config = config
         self.dimension = config.vector_dim
         self.device = device
@@ -88,6 +93,7 @@ class TorchDenseEncoder:
         self._model = model
         self._padding_id = padding_id(model)
         self._cpu = device == "cpu" and not as_gpu
+        self._bert = BertStates(model) if self._cpu and is_bert_like(model) else None
         self._captured: list[torch.Tensor] = []
 
     @classmethod
@@ -113,6 +119,7 @@ class TorchDenseEncoder:
     def close(self) -> None:
         """Let go of the weights, whoever still refers to this encoder."""
         self._model = None
+        self._bert = None
         self._captured.clear()
 
     def padded_length(self, tokens: int) -> int:
@@ -129,6 +136,8 @@ class TorchDenseEncoder:
             ModelMismatch: the model gives vectors of another width than stated.
             ModelError: a value is not finite.
         """
+        if self._bert is not None:
+            return self._each_alone(self._bert, ids, attention=False)[0]
         vectors = np.empty((len(ids), self.dimension), dtype=np.float32)
         for group in self._groups(ids):
             vectors[group] = self._forward([ids[i] for i in group])[0]
@@ -142,6 +151,8 @@ class TorchDenseEncoder:
         The attention is that of the last layer, averaged over heads, computed beside
         the pass from that layer's own queries and keys.
         """
+        if self._bert is not None:
+            return self._each_alone(self._bert, ids, attention=True)
         vectors = np.empty((len(ids), self.dimension), dtype=np.float32)
         attention: dict[int, Float32Array] = {}
         with self._capturing():
@@ -150,6 +161,23 @@ class TorchDenseEncoder:
                 vectors[group], rows = self._forward(batch)
                 attention.update(zip(group, rows, strict=True))
         return vectors, [attention[i] for i in range(len(ids))]
+
+    def _each_alone(
+        self, bert: BertStates, ids: Sequence[UInt32Array], *, attention: bool
+    ) -> tuple[Float32Array, list[Float32Array]]:
+        vectors = torch.empty((len(ids), self.dimension))
+        attended = []
+        with out_of_memory_named(self.config.name, self.device), torch.inference_mode():
+            for i, row in enumerate(ids):
+                positions = self._positions([row])
+                states, weights = bert.states(row, positions, attention=attention)
+                self._check_width(states.shape[-1])
+                pooled = pool_one(states, self.config.pooling)
+                vectors[i] = torch.nn.functional.normalize(pooled, dim=0)
+                if weights is not None:
+                    attended.append(weights.numpy())
+            check_finite(vectors, self.config.name, self.dtype)
+        return vectors.numpy(), attended
 
     def _groups(self, ids: Sequence[UInt32Array]) -> Iterator[list[int]]:
         if not self._cpu:
@@ -188,14 +216,19 @@ class TorchDenseEncoder:
                 f"{self.dimension}."
             )
 
-    def _padded(self, ids: Sequence[UInt32Array]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return input ids and mask, int64 [rows, length], padded on the right."""
+    def _positions(self, ids: Sequence[UInt32Array]) -> int:
+        """Return the positions of a pass over these rows."""
         length = max(self.padded_length(len(row)) for row in ids)
         if length > self.config.max_tokens:
             raise ValueError(
                 f"a row of {length} tokens for a window of {self.config.max_tokens}: "
                 "it has to be cut into windows before"
             )
+        return length
+
+    def _padded(self, ids: Sequence[UInt32Array]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return input ids and mask, int64 [rows, length], padded on the right."""
+        length = self._positions(ids)
         rows = _CPU_ROWS if self._cpu else len(ids)
         inputs = np.full((rows, length), self._padding_id, dtype=np.int64)
         mask = np.zeros((rows, length), dtype=np.int64)

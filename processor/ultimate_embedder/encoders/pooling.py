@@ -17,7 +17,6 @@ _MODES: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "last",
 }
 _NAMES: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
-_LIBRARY = "sentence_transformers."
 _DONE_HERE = frozenset({"transformer", "pooling", "normalize"})
 
 
@@ -37,6 +36,13 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 
+def pool_one(states: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """Return float32 [width] from the states of one text without padding."""
+    if pooling == "mean":
+        return states.float().mean(dim=0)
+    return states[0 if pooling == "cls" else -1].float()
+
+
 def check_pooling(path: Path, config: ModelConfig) -> None:
     """Refuse a folder that was trained with another pooling, or with more after it.
 
@@ -46,7 +52,7 @@ def check_pooling(path: Path, config: ModelConfig) -> None:
     further = _modules(path) - _DONE_HERE
     if further:
         raise ModelMismatch(
-            f"Model {config.name} has a further module, "
+            f"Model {config.name} has a further layer after pooling, "
             f"{', '.join(sorted(further))}: its vectors would not be the model's own.",
             cure="Choose a model of a transformer and pooling alone.",
         )
@@ -59,19 +65,12 @@ def check_pooling(path: Path, config: ModelConfig) -> None:
 
 
 def _modules(path: Path) -> set[str]:
-    """Return the kinds of modules that a sentence-transformers folder lists.
-
-    One of the model's own keeps its full name: whatever it is called, it may do more.
-    """
+    """Return the kinds of modules that a sentence-transformers folder lists."""
     file = path / "modules.json"
     if not file.is_file():
         return set()
     listed: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    kinds = (str(module["type"]) for module in listed)
-    return {
-        kind.rpartition(".")[2].lower() if kind.startswith(_LIBRARY) else kind
-        for kind in kinds
-    }
+    return {str(module["type"]).rpartition(".")[2].lower() for module in listed}
 
 
 def _stated_pooling(path: Path) -> Pooling | None:

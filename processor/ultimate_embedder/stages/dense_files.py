@@ -47,7 +47,7 @@ from .earlier_pass import (
 from .kept_outputs import KeptOutput
 
 _LIBRARIES = ("torch", "transformers")
-_BYTES_VERSION = 1  # raise it when the same settings come to give other bytes
+_BYTES_VERSION = 2  # raise it when the same settings come to give other bytes
 _OUTPUTS: tuple[Output, ...] = get_args(Output)
 _GONE = "files that an earlier run left are gone, cut short or unreadable"
 
