@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "models.catalogue models.shapes retrieval",
         "setting_table models.choice models.facts models.lock models.roster "
         "encoders.hub encoders.sources encoders.own_code encoders.weight_files "
-        "encoders.onnx_files settings ledger intake.chunks "
+        "encoders.onnx_files setting_layers settings ledger intake.chunks "
         "intake.chunk_store intake.queries disk_space run.output_lock device_lock "
         "gpu_lease",
         "encoders models workers hardware devices intake",

@@ -7,18 +7,11 @@ line. This is the only reader of the environment; it changes nothing in it.
 
 from __future__ import annotations
 
-import difflib
-import io
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 
 from .config import (
     ALL_EXPORTS,
@@ -27,27 +20,24 @@ from .config import (
     PipelineConfig,
     Provenance,
 )
-from .errors import UsageError
 from .models.catalogue import profile as find_profile
 from .models.choice import choose_dense, choose_rerank, choose_sparse
 from .models.roster import Chooser, Model, Roster
-from .setting_table import SETTINGS, Setting
-
-CONFIG_FILE = "ultimate-embedder.toml"
-KAGGLE_ROOT = Path("/kaggle")
-KAGGLE_VARIABLE = "EMBEDDER_KAGGLE_ROOT"
-"""Names another folder with `input` and `working`: to rehearse a notebook's run."""
-
-DEFAULT_LAYER = "default"
-FILE_LAYER = "config file"
-DOTENV_LAYER = ".env"
-ENVIRONMENT_LAYER = "environment"
-COMMAND_LAYER = "command line"
-
-_OWN_PREFIX = "EMBEDDER_"
-_READ_BY_LIBRARIES = re.compile(
-    r"HF_(?!HUB_OFFLINE$)|CUDA_|OTEL_(?!EXPORTER_OTLP_(TRACES_)?(ENDPOINT|PROTOCOL)$)"
+from .setting_layers import (
+    DEFAULT_LAYER,
+    ENVIRONMENT_LAYER,
+    KAGGLE_VARIABLE,
+    Decision,
+    command_layer,
+    dotenv_layer,
+    file_layer,
+    own_but_unknown,
+    variable_layer,
 )
+from .setting_table import SETTINGS
+
+KAGGLE_ROOT = Path("/kaggle")
+
 _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "collections": (),
     "enable_rerank": True,
@@ -81,15 +71,6 @@ _MACHINE_FREE_DEFAULTS: Mapping[str, object] = {
     "otlp_protocol": None,
     "otlp_file": None,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A setting's value with the layer and the place that decided it."""
-
-    value: Any
-    layer: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,16 +152,16 @@ def decide(
     """Return the decision for each key, and remarks; see `resolve`."""
     here = directory if directory is not None else Path.cwd()
     variables = environment if environment is not None else os.environ
-    dotenv, dotenv_notes = _dotenv_layer(here / ".env")
+    dotenv, dotenv_notes = dotenv_layer(here / ".env")
     given: dict[str, Decision] = {
-        **_file_layer(here, config_file),
+        **file_layer(here, config_file),
         **dotenv,
-        **_variable_layer(variables, ENVIRONMENT_LAYER, {}),
-        **_command_layer(command_line),
+        **variable_layer(variables, ENVIRONMENT_LAYER, {}),
+        **command_layer(command_line),
     }
     root = kaggle_root if kaggle_root is not None else kaggle_folder(variables)
     defaults = _defaults(given.get("profile"), root, preset)
-    notes = (*dotenv_notes, *_own_but_unknown(variables, "the environment"))
+    notes = (*dotenv_notes, *own_but_unknown(variables, "the environment"))
     return {**defaults, **given}, notes
 
 
@@ -238,121 +219,6 @@ def _defaults(
         for source, values in layers
         for key, value in values.items()
     }
-
-
-def _file_layer(here: Path, config_file: Path | None) -> dict[str, Decision]:
-    path = config_file if config_file is not None else here / CONFIG_FILE
-    if config_file is None and not path.is_file():
-        return {}
-    try:
-        content = path.read_text(encoding="utf-8")
-        table = tomllib.loads(content)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"Cannot read the config file {path}: {why}.") from error
-    decisions = {}
-    for key, value in table.items():
-        place = f"{path.name}:{_toml_line(content, key)}"
-        if key not in SETTINGS:
-            raise UsageError(
-                f"{place}: there is no setting '{key}'.", cure=_near(key, SETTINGS)
-            )
-        parsed = _parse(SETTINGS[key].parse, value, f"{place}: {key}")
-        if isinstance(parsed, Path):
-            parsed = path.parent / parsed
-        decisions[key] = Decision(parsed, FILE_LAYER, place)
-    return decisions
-
-
-def _toml_line(content: str, key: str) -> int:
-    name = rf"[\[\"']*{re.escape(key)}[\"']?"
-    found = re.search(rf"(?m)^[ \t]*{name}[ \t]*[=.\]]", content)
-    return content[: found.start()].count("\n") + 1 if found else 1
-
-
-def _dotenv_layer(path: Path) -> tuple[dict[str, Decision], list[str]]:
-    if not path.is_file():
-        return {}, []
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"Cannot read {path.name}: {error}.") from error
-    lines = _dotenv_lines(content)
-    values = dotenv_values(stream=io.StringIO(content))
-    variables = {key: value for key, value in values.items() if value is not None}
-    notes = _own_but_unknown(variables, ".env")
-    notes += [
-        f".env:{lines[name]}: {name} is read by a library, which looks in the "
-        "environment only: export it."
-        for name in variables
-        if _READ_BY_LIBRARIES.match(name)
-    ]
-    return _variable_layer(variables, DOTENV_LAYER, lines), notes
-
-
-def _dotenv_lines(content: str) -> dict[str, int]:
-    lines = {}
-    for binding in parse_stream(io.StringIO(content)):
-        original = binding.original.string
-        blank = original[: len(original) - len(original.lstrip())].count("\n")
-        line = binding.original.line + blank
-        if binding.error:
-            raise UsageError(
-                f".env:{line}: not of the form NAME=value: {original.strip()[:40]!r}."
-            )
-        if binding.key is not None:
-            lines[binding.key] = line
-    return lines
-
-
-def _variable_layer(
-    variables: Mapping[str, str], layer: str, lines: Mapping[str, int]
-) -> dict[str, Decision]:
-    decisions = {}
-    for key, setting in SETTINGS.items():
-        names = (name for name in (setting.narrower, setting.variable) if name)
-        # An empty variable counts as one that is not set.
-        name = next((one for one in names if variables.get(one, "").strip()), None)
-        if name is None:
-            continue
-        value = variables[name]
-        source = f".env:{lines[name]}" if name in lines else name
-        place = f"{source}: {name}" if name in lines else name
-        parsed = _parse(setting.parse_variable or setting.parse, value, place)
-        decisions[key] = Decision(parsed, layer, source)
-    return decisions
-
-
-def _command_layer(
-    command_line: Mapping[str, tuple[object, str]],
-) -> dict[str, Decision]:
-    return {
-        key: Decision(_parse(SETTINGS[key].parse, value, option), COMMAND_LAYER, option)
-        for key, (value, option) in command_line.items()
-    }
-
-
-def _parse(parser: Any, value: object, place: str) -> object:
-    try:
-        return parser(value)
-    except ValueError as error:
-        shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        raise UsageError(f"{place} is '{shown}'; {error}.") from None
-
-
-def _own_but_unknown(variables: Mapping[str, str], place: str) -> list[str]:
-    known = [setting.variable for setting in SETTINGS.values() if setting.variable]
-    known.append(KAGGLE_VARIABLE)
-    return [
-        f"{name} in {place} is no setting and changes nothing. {_near(name, known)}"
-        for name in sorted(variables)
-        if name.startswith(_OWN_PREFIX) and name not in known
-    ]
-
-
-def _near(name: str, known: Mapping[str, Setting] | list[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known)}."
 
 
 def _pipeline(decisions: Mapping[str, Decision]) -> PipelineConfig:

@@ -10,7 +10,8 @@ import typer
 from ..config import PipelineConfig, Provenance
 from ..errors import EmbedderError, ModelNotAvailable, UsageError
 from ..intake.chunks import find_collections
-from ..settings import COMMAND_LAYER, DEFAULT_LAYER, Preset, Settings
+from ..setting_layers import COMMAND_LAYER, DEFAULT_LAYER
+from ..settings import Preset, Settings
 from .embed import STAGE_OPTIONS, ConfigFile, DryRun, Variant, embed_as
 from .embed_options import BY_KEY, with_options, with_setting_options
 from .entry import run_function
