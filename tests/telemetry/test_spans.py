@@ -23,7 +23,11 @@ from opentelemetry.trace import StatusCode, get_tracer_provider
 from processor.ultimate_embedder.errors import UsageError
 from processor.ultimate_embedder.telemetry import events as ev
 from processor.ultimate_embedder.telemetry.events import fan_out
-from processor.ultimate_embedder.telemetry.otel import OtelListener, otlp_exporter
+from processor.ultimate_embedder.telemetry.otel import (
+    OtelListener,
+    otel_listener,
+    otlp_exporter,
+)
 from processor.ultimate_embedder.telemetry.otlp_file import OtlpFileExporter
 
 
@@ -313,6 +317,34 @@ def test_an_endpoint_or_protocol_of_no_known_kind_is_refused(
 ) -> None:
     with pytest.raises(UsageError):
         otlp_exporter(endpoint, protocol)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+    ],
+)
+def test_a_variable_that_the_library_refuses_is_told_before_the_run(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match="Spans cannot be sent") as refused:
+        otel_listener("http://127.0.0.1:4317", None, None)
+    assert "OTEL_*" in str(refused.value)
+
+
+def test_the_standard_switch_turns_spans_off(
+    small_run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    listener = otel_listener(None, None, tmp_path / "spans.jsonl")
+    for event in small_run:
+        listener(event)
+    listener.close()
+    assert (tmp_path / "spans.jsonl").read_bytes() == b""
 
 
 def test_no_attribute_holds_a_control_character() -> None:

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
+from ..errors import EmbedderError, UsageError
 from . import events as ev
 from . import names
 from .otlp_file import OtlpFileExporter
@@ -43,14 +44,22 @@ def otel_listener(
 
     Raises:
         MissingExtra: sending needs the extra `otlp`.
-        UsageError: address, protocol or file cannot be used.
+        UsageError: address, protocol, file or an `OTEL_*` variable cannot be used.
     """
     exporters: dict[str, SpanExporter] = {}
-    if file is not None:
-        exporters[str(file)] = OtlpFileExporter(file)
-    if endpoint is not None:
-        exporters[shown_address(endpoint)] = otlp_exporter(endpoint, protocol)
-    return OtelListener(exporters, tell)
+    try:
+        if file is not None:
+            exporters[str(file)] = OtlpFileExporter(file)
+        if endpoint is not None:
+            exporters[shown_address(endpoint)] = otlp_exporter(endpoint, protocol)
+        return OtelListener(exporters, tell)
+    except EmbedderError:
+        raise
+    except Exception as error:  # the SDK raises what it likes over its variables
+        raise UsageError(
+            f"Spans cannot be sent: {printable(str(error))}",
+            cure="Look at the OTEL_* variables of the environment.",
+        ) from error
 
 
 class _RunIds(RandomIdGenerator):

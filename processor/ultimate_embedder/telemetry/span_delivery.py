@@ -83,6 +83,7 @@ class Delivery(SpanExporter):
         self._told = False
         self._given_up = False
         self._last_failed = False
+        self._remarks: list[str] = []
         self._lock = threading.Lock()
         self.exported: Counter[str] = Counter()
         self.failed = 0
@@ -93,12 +94,12 @@ class Delivery(SpanExporter):
         reason = "the run has ended"
         result = SpanExportResult.FAILURE
         if not self._given_up:
-            with overhearing() as remarks:
+            with overhearing() as self._remarks:
                 try:
                     result = self._inner.export(spans)
                 except Exception as error:  # noqa: BLE001 - foreign code: anything may be raised
-                    remarks.append(repr(error))
-            reason = remarks[0] if remarks else "no reason given"
+                    self._remarks.append(repr(error))
+            reason = self._remarks[0] if self._remarks else "no reason given"
         self._last_failed = result is not SpanExportResult.SUCCESS
         if self._last_failed:
             self.failed += len(spans)
@@ -128,7 +129,8 @@ class Delivery(SpanExporter):
         thread.start()
         thread.join(patience_seconds)
         if thread.is_alive():
-            self._lost(f"not taken within {patience_seconds:g} s")
+            waited = f"no answer within {patience_seconds:g} s"
+            self._lost(self._remarks[0] if self._remarks else waited)
             self.shutdown()
 
     def _lost(self, reason: str) -> None:
