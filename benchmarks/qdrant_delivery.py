@@ -29,6 +29,7 @@ from processor.ultimate_embedder.search.loading import ManifestEncoders
 
 WORDS = 9
 TOP = 10
+TINY = 1e-5
 
 
 class Remembering:
@@ -75,9 +76,16 @@ def same_but_for_ties(ours: Sequence[Hit], theirs: Sequence[Hit]) -> bool:
     score = {hit.chunk_id: hit.score for hit in ours}
     pairs = zip(ours[:TOP], theirs, strict=False)
     return len(theirs) == min(TOP, len(ours)) and all(
-        there.chunk_id in score and abs(score[there.chunk_id] - here.score) < 1e-5
+        there.chunk_id in score and abs(score[there.chunk_id] - here.score) < TINY
         for here, there in pairs
     )
+
+
+def hits_in(ours: Sequence[Hit], theirs: Sequence[Hit]) -> int:
+    """Return how many of theirs score as our tenth or better: equal ones are equal."""
+    last = ours[: len(theirs)][:TOP][-1].score if ours and theirs else 0.0
+    score = {hit.chunk_id: hit.score for hit in ours}
+    return sum(score.get(hit.chunk_id, -1e9) > last - TINY for hit in theirs)
 
 
 def ask(
@@ -101,11 +109,8 @@ def ask(
             started = time.perf_counter()
             quick.append(indexed.search(question))
             times.append(time.perf_counter() - started)
-    hits = sum(
-        len({h.chunk_id for h in a[:TOP]} & {h.chunk_id for h in b})
-        for a, b in zip(ours, quick, strict=True)
-    )
-    recall = hits / sum(min(TOP, len(one)) for one in ours)
+    found_again = sum(map(hits_in, ours, quick))
+    recall = found_again / sum(min(TOP, len(one)) for one in ours)
     middle = 1000 * sorted(times)[len(times) // 2]
     return (
         f"{same} of {len(questions)} questions equal (exact), "

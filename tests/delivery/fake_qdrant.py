@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -95,6 +96,8 @@ def _route(fake: FakeQdrant, asked: Asked) -> Any:  # noqa: PLR0911, PLR0912
     body = asked.body
     client = fake.client
     match (asked.method, *parts):
+        case ("GET", ""):
+            return {"title": "qdrant", "version": version("qdrant-client")}
         case ("GET", "collections"):
             return client.get_collections()
         case ("GET", "aliases"):
@@ -269,7 +272,9 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(self.fake.slow_seconds)
             case "twice":
                 status, result = self.fake.answer(asked)
-        if status == 200:
+        if status == 200 and asked.path in {"", "/"}:
+            content = result
+        elif status == 200:
             content = {"result": _jsonable(result), "status": "ok", "time": 0.001}
         else:
             content = {"status": {"error": result}, "time": 0.001}

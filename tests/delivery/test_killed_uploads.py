@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from contextlib import closing
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
@@ -16,41 +16,46 @@ import orjson
 import pytest
 from delivery_bundle import DENSE, Content, make_content, write_bundle
 
+from processor.ultimate_embedder.cli.entry import run_function
+from processor.ultimate_embedder.cli.upload import upload
 from processor.ultimate_embedder.delivery.opening import choose_target
 from processor.ultimate_embedder.delivery.store import Store
 from processor.ultimate_embedder.records import point_id
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 2500
 KILLS = 20
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__, "qdrant_client", "qdrant_edge"])
 
 
-def start(bundle: Path, option: str, target: Path) -> subprocess.Popen[bytes]:
-    """Run the command as it is typed, in a process group of its own."""
-    script = ROOT / "scripts" / "upload_to_qdrant.py"
-    return subprocess.Popen(
-        [sys.executable, str(script), str(bundle), option, str(target), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
+def run_command(bundle: Path, option: str, target: Path, report: Path) -> None:
+    """Do what the script does, in a process that has imported everything."""
+    with report.open("w") as out:
+        os.dup2(out.fileno(), 1)
+        code = run_function(upload, [str(bundle), option, str(target), "--json"])
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def start(bundle: Path, option: str, target: Path, report: Path) -> ForkServerProcess:
+    """Start the command and return as soon as it has touched the target."""
+    process = PROCESSES.Process(
+        target=run_command, args=(bundle, option, target, report)
     )
+    process.start()
+    while process.is_alive() and not target.exists():
+        time.sleep(0.002)
+    return process
 
 
-def wait_for_work(process: subprocess.Popen[bytes], target: Path) -> None:
-    """Return as soon as the target is touched, after the imports."""
-    while process.poll() is None and not target.exists():
-        time.sleep(0.005)
-
-
-def killed_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
+def killed_after(process: ForkServerProcess, seconds: float) -> bool:
     """Kill the process after so long; return whether it was still at work."""
-    try:
-        process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return True
-    return False
+    process.join(seconds)
+    at_work = process.is_alive()
+    process.kill()
+    process.join()
+    process.close()
+    return at_work
 
 
 def open_store(option: str, target: Path) -> Store:
@@ -84,26 +89,26 @@ def test_an_upload_killed_twenty_times_ends_in_the_same_points(
     three random moments of that time, then finished by the same command."""
     content = make_content(ROWS)
     bundle = write_bundle(tmp_path / "bundle", content)
-    calm = start(bundle, option, tmp_path / "calm")
-    wait_for_work(calm, tmp_path / "calm")
+    report = tmp_path / "report.json"
+    calm = start(bundle, option, tmp_path / "calm", report)
     started = time.monotonic()
-    calm.communicate(timeout=200)
+    calm.join()
     whole = time.monotonic() - started
+    assert calm.exitcode == 0
     chance = random.Random(8)
     killed, went_on, targets = 0, 0, 0
     while killed < KILLS:
         targets += 1
         target = tmp_path / f"target-{targets}"
         for _ in range(chance.randint(1, 3)):
-            process = start(bundle, option, target)
-            wait_for_work(process, target)
+            process = start(bundle, option, target, report)
             killed += killed_after(process, whole * chance.random())
-        last = start(bundle, option, target)
-        out, err = last.communicate(timeout=200)
-        assert last.returncode == 0, err.decode()
-        report = orjson.loads(out)
-        went_on += report["resumed_at"] > 0
-        assert report["points_after"] == ROWS
+        last = start(bundle, option, target, report)
+        last.join()
+        assert last.exitcode == 0
+        told = orjson.loads(report.read_bytes())
+        went_on += told["resumed_at"] > 0
+        assert told["points_after"] == ROWS
         with closing(open_store(option, target)) as store:
             check_everything(store, content)
     assert went_on > 0
