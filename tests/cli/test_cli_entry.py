@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,7 +194,10 @@ def test_a_signal_ends_a_run_with_3_and_the_command_that_resumes(
     assert process.returncode == 3
     lines = err.splitlines()
     assert len(lines) == 2
-    assert lines[1] == f"resume with: python {script} --name 'a b'"
+    resume = lines[1].removeprefix("resume with: ")
+    assert shlex.split(resume)[1:] == [str(script), "--name", "a b"]
+    python = Path(shutil.which(shlex.split(resume)[0]) or "")
+    assert python.absolute() == Path(sys.executable).absolute()
 
 
 PRINTING = """

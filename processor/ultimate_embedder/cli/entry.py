@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -33,12 +34,13 @@ class Invocation:
 
     program: str
     arguments: tuple[str, ...] = ()
+    again: str | None = None  # what calls the program, None: `program` does
 
     @property
     def resume_command(self) -> str:
         """The command line that goes on where this one stopped."""
         kept = [argument for argument in self.arguments if argument != "--fresh"]
-        return shlex.join([*shlex.split(self.program), *kept])
+        return shlex.join([*shlex.split(self.again or self.program), *kept])
 
 
 def run_function(
@@ -77,7 +79,9 @@ def register(
 def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
     """Run a Typer application and return the exit code; nothing is raised."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    invocation = Invocation(_program(sys.argv[0]), tuple(arguments))
+    invocation = Invocation(
+        _program(sys.argv[0]), tuple(arguments), _again(sys.argv[0])
+    )
     with _stopped_in_order(invocation.resume_command):
         return _run(app, arguments, invocation)
 
@@ -106,6 +110,19 @@ def _program(path: str) -> str:
     if path.endswith(".py"):
         return f"python {shlex.quote(path)}"
     return Path(path).name
+
+
+def _again(path: str) -> str:
+    """Return what calls a program here again: a short name only where it finds it."""
+    if path.endswith(".py"):
+        return f"{_found('python', sys.executable)} {shlex.quote(path)}"
+    return _found(Path(path).name, path)
+
+
+def _found(name: str, path: str) -> str:
+    found = shutil.which(name)
+    same = found is not None and Path(found).absolute() == Path(path).absolute()
+    return name if same else shlex.quote(path)
 
 
 def _take_debug(arguments: list[str]) -> bool:
