@@ -162,6 +162,14 @@ def test_pickles_alone_are_refused_before_anything_is_fetched(
     assert not any("/resolve/" in line for line in site.asked)
 
 
+def test_a_graph_is_fetched_for_the_onnx_backend_and_no_weights(
+    published: Site,
+) -> None:
+    found = locate_model(MODEL, backend="onnx")
+    assert (found.path / "onnx" / "model.onnx").is_file()
+    assert not (found.path / "model.safetensors").exists()
+
+
 def test_a_fetch_that_was_interrupted_is_no_model(
     published: Site, pauses: list[float]
 ) -> None:
