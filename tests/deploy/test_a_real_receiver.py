@@ -17,7 +17,6 @@ from deploy_parts import (
     free_port,
     parts_on_a_card,
     watched_config,
-    write_corpus,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from prometheus_client.parser import text_string_to_metric_families
@@ -276,8 +275,13 @@ def test_a_receiver_in_trouble_is_told_once_and_holds_nothing_up(
 
 @pytest.mark.slow
 def test_a_default_run_of_the_command_has_a_span_for_each_stage(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "Chunked")
-    (tmp_path / "asked.jsonl").write_text('{"_id": "q", "text": "part 2 of page 3"}\n')
+    place = tmp_path / "Chunked" / "docs"
+    place.mkdir(parents=True)
+    chunks = [
+        {"text": text} for text in ("How vectors are stored.", "What filters do.")
+    ]
+    (place / "a_chunks.json").write_text(json.dumps(chunks))
+    (tmp_path / "asked.jsonl").write_text('{"_id": "q", "text": "filters"}\n')
     script = ROOT / "scripts" / "embed_collections_v6.py"
     with receiver(tmp_path / "spans") as other:
         done = subprocess.run(

@@ -19,7 +19,7 @@ from processor.ultimate_embedder.telemetry.prometheus import PrometheusListener
 MOST_SERIES = 200
 MODELS = 16
 COLLECTIONS = 2
-SUBDIRS = 15
+SUBDIRS = 8
 
 
 @pytest.mark.slow
