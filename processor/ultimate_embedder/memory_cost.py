@@ -220,7 +220,8 @@ def _pass_bytes(
     found = positions * _layer_bytes(model, w, attention)
     found += _table_bytes(model, w, length)
     if model.head == "masked-lm":
-        found += _logit_bytes(model, dtype, positions)
+        states = positions * (_INTEGER_BYTES + w.h)
+        found = max(found, states + _logit_bytes(model, dtype, length))
     return max(found, _before_layers(model, w, positions, length))
 
 
@@ -338,10 +339,13 @@ def _table_bytes(model: Architecture, w: _Widths, length: int) -> int:
     return pairs * 2 * length * model.head_size * w.size
 
 
-def _logit_bytes(model: Architecture, dtype: str, positions: int) -> int:
-    """Return a slice of SPLADE's logits, which is never larger than stated."""
+def _logit_bytes(model: Architecture, dtype: str, length: int) -> int:
+    """Return a slice of one text's logits, which is never larger than stated.
+
+    Beside it stand maxima, their logarithms and what of them is not zero.
+    """
     slice_positions = min(
-        positions, max(1, LOGIT_SLICE_BYTES // (_FLOAT32_BYTES * model.vocabulary))
+        length, max(1, LOGIT_SLICE_BYTES // (_FLOAT32_BYTES * model.vocabulary))
     )
-    figure = {"float32": 4, "bfloat16": 2}.get(dtype, 10)
-    return slice_positions * model.vocabulary * figure
+    figure = {"float32": 4, "bfloat16": 2}.get(dtype, 8)
+    return model.vocabulary * (slice_positions * figure + 6 * _FLOAT32_BYTES)

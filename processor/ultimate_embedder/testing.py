@@ -18,7 +18,9 @@ from .config import (
     ModelConfig,
     RerankingConfig,
 )
+from .encoders.passes import DeviceUse
 from .encoders.protocols import AttentionEncoder, PairScorer
+from .encoders.splade_source import SpladeSource
 from .gpu_lease import Leases
 from .models.manager import ModelManager
 from .records import Float32Array, UInt32Array
@@ -28,7 +30,8 @@ from .workers.jobs import EncodeJob
 from .workers.opening import in_process
 
 if TYPE_CHECKING:
-    from .encoders.live_bytes import MeteredEncoder
+    from .encoders.live_bytes import Meter
+    from .encoders.metered import MeteredEncoder, MeteredScorer, MeteredSplade
 
 FIXED_TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -185,19 +188,22 @@ class FakeDeviceProbe:
 class FakeDevice:
     """A GPU of any size, pretended on the CPU: real models, bytes counted as they run.
 
-    Its `open_encoder` is what `in_process` takes. What is charged are the tensors that
-    live while a model computes, not what a plan reckons. `encoders` are those opened.
+    Its `open_encoder` is what `in_process` takes, `load_splade` and `load_scorer` are
+    what `Parts` takes. What is charged are the tensors that live while a model works,
+    not what a plan reckons. `encoders` are the dense models opened, `meters` count what
+    each model took, these and others, in the order of loading.
     """
 
     def __init__(self, total_bytes: int) -> None:
         """`total_bytes` is for weights and passes; a context is not pretended."""
         self.total_bytes = total_bytes
         self.encoders: list[MeteredEncoder] = []
+        self.meters: list[Meter] = []
 
     @property
     def peak_bytes(self) -> int:
         """The most held so far, one model at a time."""
-        return max((encoder.peak_bytes for encoder in self.encoders), default=0)
+        return max((meter.peak_bytes for meter in self.meters), default=0)
 
     @contextmanager
     def open_encoder(self, job: EncodeJob) -> Iterator[AttentionEncoder]:
@@ -218,13 +224,42 @@ class FakeDevice:
         Raises:
             DeviceOutOfMemory: the weights alone do not fit.
         """
-        from .encoders.live_bytes import MeteredEncoder
+        from .encoders.metered import MeteredEncoder
 
         encoder = MeteredEncoder(
             path, config, dtype=dtype, total_bytes=self.total_bytes
         )
         self.encoders.append(encoder)
+        self.meters.append(encoder)
         yield encoder
+
+    def load_splade(
+        self, source: SpladeSource, use: DeviceUse | None = None
+    ) -> MeteredSplade:
+        """Return a SPLADE model in the precision of its source.
+
+        Raises:
+            DeviceOutOfMemory: the weights alone do not fit.
+        """
+        from .encoders.metered import MeteredSplade
+
+        loaded = MeteredSplade(source, use, total_bytes=self.total_bytes)
+        self.meters.append(loaded.meter)
+        return loaded
+
+    def load_scorer(
+        self, config: RerankingConfig, dtype: str = "float32"
+    ) -> MeteredScorer:
+        """Return a reranker.
+
+        Raises:
+            DeviceOutOfMemory: the weights alone do not fit.
+        """
+        from .encoders.metered import MeteredScorer
+
+        loaded = MeteredScorer(config, dtype=dtype, total_bytes=self.total_bytes)
+        self.meters.append(loaded.meter)
+        return loaded
 
 
 def hashing_parts() -> Parts:

@@ -19,7 +19,7 @@ from processor.ultimate_embedder.config import (
 )
 from processor.ultimate_embedder.encoders.adaptive import AdaptiveEncoder
 from processor.ultimate_embedder.encoders.architecture import read_architecture
-from processor.ultimate_embedder.encoders.live_bytes import MeteredEncoder
+from processor.ultimate_embedder.encoders.metered import MeteredEncoder
 from processor.ultimate_embedder.errors import DeviceOutOfMemory
 from processor.ultimate_embedder.memory_cost import (
     Architecture,

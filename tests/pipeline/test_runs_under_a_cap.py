@@ -21,7 +21,7 @@ from processor.ultimate_embedder.config import (
     KaggleGPUConfig,
     PipelineConfig,
 )
-from processor.ultimate_embedder.encoders.live_bytes import MeteredEncoder
+from processor.ultimate_embedder.encoders.metered import MeteredEncoder
 from processor.ultimate_embedder.errors import DeviceOutOfMemory
 from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.planning import plan_batches

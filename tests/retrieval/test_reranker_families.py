@@ -191,7 +191,7 @@ def test_positions_are_those_that_are_computed(
     tmp_path: Path, family: str, batched: bool
 ) -> None:
     scorer = opened(save_reranker(tmp_path, family), together=True)
-    assert scorer.padded_tokens([7, 3, 5]) == (21 if batched else 15)
+    assert scorer.padded_tokens([7, 3, 5]) == (24 if batched else 15)
     assert scorer.padded_tokens([]) == 0
 
 

@@ -64,9 +64,16 @@ class _Loaded:
 
 
 def load_classifier(
-    config: RerankingConfig, *, device: str, dtype: str, offline: bool
+    config: RerankingConfig,
+    *,
+    device: str,
+    dtype: str,
+    offline: bool,
+    alone: bool | None = None,
 ) -> Classifier:
     """Find, load, check and move the model that `config` names.
+
+    `alone`: take the form for single pairs where there is one, by default on a CPU.
 
     Raises:
         ModelNotAvailable: its files are not here and cannot be fetched, or it ranks
@@ -79,13 +86,14 @@ def load_classifier(
     # A bar of its own would break the run's display.
     disable_progress_bar()  # type: ignore[no-untyped-call]
     _refuse_listwise(config)
+    alone = device == "cpu" if alone is None else alone
     with out_of_memory_named(config.name, "cpu"):
         if config.difference:
             loaded = _put_together(config, offline)
         else:
-            loaded = _from_files(config, offline, device, dtype)
+            loaded = _from_files(config, offline, alone, dtype)
         _check(loaded.config, config)
-        lean = _lean(loaded, dtype) if device == "cpu" else None
+        lean = _lean(loaded, dtype) if alone else None
         model: Any = lean or _classifier(loaded, config.name)
     if lean is None:
         with out_of_memory_named(config.name, device):
@@ -126,7 +134,7 @@ def _refuse_listwise(config: RerankingConfig) -> None:
 
 
 def _from_files(
-    config: RerankingConfig, offline: bool, device: str, dtype: str
+    config: RerankingConfig, offline: bool, alone: bool, dtype: str
 ) -> _Loaded:
     location = locate_model(
         config.hf_model_id,
@@ -140,7 +148,7 @@ def _from_files(
     }
     try:
         stated = AutoConfig.from_pretrained(location.path, **asked)
-        if device == "cpu" and BertShape.of(stated) is not None:
+        if alone and BertShape.of(stated) is not None:
             dtype = "float32"  # rounded later, by the form for single pairs
         model, report = AutoModelForSequenceClassification.from_pretrained(
             location.path,

@@ -19,7 +19,9 @@ from tokenizers import Encoding, Tokenizer
 
 from ..config import RerankingConfig
 from ..hardware import this_machine
-from ..records import Float32Array
+from ..memory_cost import padded_length
+from ..memory_plan import PassProbe
+from ..records import Float32Array, UInt32Array
 from .bert_pairs import BertPairs
 from .classifier_loading import load_classifier, read_pair_tokenizer
 from .dense_torch import one_thread
@@ -61,6 +63,7 @@ class TorchCrossEncoder:
         self._model = model
         self._tokenizer = tokenizer
         self._segments = segments
+        self._window = config.max_tokens
 
     @classmethod
     def load(
@@ -108,8 +111,16 @@ class TorchCrossEncoder:
         if isinstance(self._model, BertPairs):
             return sum(map(self._model.padded_length, lengths))
         if self._together:
-            return max(lengths, default=0) * len(lengths)
+            return self._padded_length(max(lengths, default=0)) * len(lengths)
         return sum(lengths)
+
+    def pass_probe(self) -> PassProbe | None:
+        """Return what measures a pass over pairs as long as asked; None on a CPU."""
+        if self.device == "cpu":
+            return None
+        from .device_probe import CudaPassProbe
+
+        return CudaPassProbe(lambda texts: self.score(pairs_like(texts)), self.device)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
         """Return float32 [pairs]: logits.
@@ -123,6 +134,9 @@ class TorchCrossEncoder:
             if self._together:
                 return self._at_once(encodings)
             return self._one_by_one(encodings)
+
+    def _padded_length(self, tokens: int) -> int:
+        return padded_length(tokens, self._window)
 
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
         return self._tokenizer.encode_batch(list(pairs))
@@ -163,7 +177,10 @@ class TorchCrossEncoder:
 
     def _inputs(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
         """Return int64 tensors [pairs, longest], padded on the right."""
-        shape = (len(encodings), max(len(encoding) for encoding in encodings))
+        longest = max(len(encoding) for encoding in encodings)
+        if self._together:
+            longest = self._padded_length(longest)
+        shape = (len(encodings), longest)
         ids = np.full(shape, padding_id(self._model), dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         types = np.zeros(shape, dtype=np.int64)
@@ -176,9 +193,14 @@ class TorchCrossEncoder:
         if self._segments:
             arrays["token_type_ids"] = types
         return {
-            name: torch.from_numpy(array).to(self.device)
+            name: torch.from_numpy(array).to(self._model.device)
             for name, array in arrays.items()
         }
+
+
+def pairs_like(texts: Sequence[UInt32Array]) -> list[tuple[str, str]]:
+    """Return made-up pairs, each at least as long as its text before it is cut."""
+    return [("a", "a " * len(text)) for text in texts]
 
 
 def _finds_ends(model: Any) -> bool:

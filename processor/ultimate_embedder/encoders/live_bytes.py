@@ -8,21 +8,21 @@ parts. What a kernel takes for itself inside one operation is not seen.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..config import ModelConfig
 from ..errors import DeviceOutOfMemory
-from ..records import Float32Array, UInt32Array
-from .dense_torch import TorchDenseEncoder
-from .loading import load_encoder
+from ..records import UInt32Array
+
+RunPass = Callable[[Sequence[UInt32Array]], object]
+"""Computes texts, given as ids, in one pass."""
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -95,91 +95,63 @@ def _in_parts(
         return func.decompose(*args, **kwargs)
 
 
-class MeteredEncoder:
-    """An `AttentionEncoder` that computes on the CPU what a GPU would, and counts.
+class Meter:
+    """What a model takes of a pretended device: its weights, and passes as they run.
 
-    Weights and passes are charged to a device of `total_bytes`. `peak_bytes` is the
-    most so far; `passes` lists rows and positions of each pass that went well.
+    `peak_bytes` is the most so far; `passes` lists rows and positions of each pass that
+    went well.
     """
 
-    device = "cuda:0"
-
-    def __init__(
-        self, path: Path, config: ModelConfig, *, dtype: str, total_bytes: int
-    ) -> None:
-        """Load a model.
+    def __init__(self, name: str, total_bytes: int, *parts: nn.Module) -> None:
+        """Charge the weights of a model's parts.
 
         Raises:
-            DeviceOutOfMemory: its weights are more than the device holds.
+            DeviceOutOfMemory: they are more than the device holds.
         """
-        model = load_encoder(path, config, device="cpu", dtype=dtype)
         storages = [
             tensor.untyped_storage()
-            for tensor in (*model.parameters(), *model.buffers())
+            for part in parts
+            for tensor in (*part.parameters(), *part.buffers())
         ]
         self.weight_bytes = sum(
             {storage.data_ptr(): storage.nbytes() for storage in storages}.values()
         )
         if self.weight_bytes > total_bytes:
             raise DeviceOutOfMemory(
-                f"{config.name} has {self.weight_bytes} bytes of weights; the device "
-                f"holds {total_bytes}."
+                f"{name} has {self.weight_bytes} bytes of weights; the device holds "
+                f"{total_bytes}."
             )
-        self.dtype = dtype
-        self.dimension = config.vector_dim
         self.peak_bytes = self.weight_bytes
         self.passes: list[tuple[int, int]] = []
         self._room = total_bytes - self.weight_bytes
-        self._encoder = TorchDenseEncoder(
-            model, config, device="cpu", dtype=dtype, as_gpu=True
-        )
-
-    def padded_length(self, tokens: int) -> int:
-        """Return how many positions a GPU computes for a text of `tokens`."""
-        return self._encoder.padded_length(tokens)
-
-    def encode(self, ids: Sequence[UInt32Array]) -> Float32Array:
-        """Return float32 [texts, dimension], each row of unit L2 norm.
-
-        Raises:
-            DeviceOutOfMemory: the pass takes more than is left.
-        """
-        with self._metered(ids):
-            return self._encoder.encode(ids)
-
-    def encode_with_attention(
-        self, ids: Sequence[UInt32Array]
-    ) -> tuple[Float32Array, list[Float32Array]]:
-        """Return the vectors of `encode`, and each text's attention [length].
-
-        Raises:
-            DeviceOutOfMemory: the pass takes more than is left.
-        """
-        with self._metered(ids):
-            return self._encoder.encode_with_attention(ids)
-
-    def measure(self, rows: int, length: int) -> int:
-        """Return the most bytes that a pass over [rows, length] takes beside weights.
-
-        It makes this encoder a `PassProbe`; the pass is not among `passes`.
-
-        Raises:
-            DeviceOutOfMemory: the pass takes more than is left.
-        """
-        ids = np.zeros(max(1, length - 1), dtype=np.uint32)
-        meter = LiveBytes(self._room)
-        with meter:
-            self._encoder.encode([ids] * rows)
-        self.peak_bytes = max(self.peak_bytes, self.weight_bytes + meter.peak)
-        return meter.peak
 
     @contextmanager
-    def _metered(self, ids: Sequence[UInt32Array]) -> Iterator[None]:
+    def one_pass(self, rows: int, positions: int) -> Iterator[None]:
+        """Charge what lives in the block, and list the pass if it went well."""
+        with self.charging():
+            yield
+        self.passes.append((rows, positions))
+
+    @contextmanager
+    def charging(self) -> Iterator[LiveBytes]:
+        """Charge what lives in the block.
+
+        Raises:
+            DeviceOutOfMemory: it is more than is left beside the weights.
+        """
         meter = LiveBytes(self._room)
         try:
             with meter:
-                yield
+                yield meter
         finally:
             self.peak_bytes = max(self.peak_bytes, self.weight_bytes + meter.peak)
-        longest = max(self.padded_length(len(row)) for row in ids)
-        self.passes.append((len(ids), len(ids) * longest))
+
+    def measured(self, run: RunPass, rows: int, length: int) -> int:
+        """Return the most bytes of a pass over [rows, length] that is not listed.
+
+        One token less than the length: without padding there would be no mask.
+        """
+        ids = np.zeros(max(1, length - 1), dtype=np.uint32)
+        with self.charging() as meter:
+            run([ids] * rows)
+        return meter.peak

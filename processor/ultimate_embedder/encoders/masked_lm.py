@@ -35,14 +35,22 @@ def load_masked_lm(source: SpladeSource) -> tuple[nn.Module, nn.Module]:
     name = source.config.name
     with out_of_memory_named(name, "cpu"):
         model = _from_files(source)
-        head = _take_off_head(model, source)
-        if source.dtype == GUARDED_DTYPE:
-            guard_float16(model, name)
-            holder = nn.ModuleList([head])
-            guard_float16(holder, name)
-            head = holder[0]
+        bare = _take_off_head(model, source)
+        guarded = source.dtype == GUARDED_DTYPE
+        head = _guarded(model, bare, name) if guarded else bare
     with out_of_memory_named(name, source.device):
         return model.eval().to(source.device), head.eval().to(source.device)
+
+
+def _guarded(model: Any, head: nn.Linear, name: str) -> nn.Module:
+    """Guard both; weights that head and embeddings shared are shared afterwards."""
+    tied = head.weight is model.get_input_embeddings().weight
+    guard_float16(model, name)
+    holder = nn.ModuleList([head])
+    guard_float16(holder, name)
+    if tied:
+        holder[0].weight = model.get_input_embeddings().weight
+    return holder[0]
 
 
 def _from_files(source: SpladeSource) -> Any:
@@ -76,9 +84,9 @@ def _from_files(source: SpladeSource) -> Any:
     return model
 
 
-def _take_off_head(model: Any, source: SpladeSource) -> nn.Module:
+def _take_off_head(model: Any, source: SpladeSource) -> nn.Linear:
     """Put nothing in the place of the vocabulary layer, and return that layer."""
-    head: nn.Module | None = model.get_output_embeddings()
+    head = model.get_output_embeddings()
     size = source.vocabulary_size
     if type(head) is not nn.Linear or head.out_features != size:
         raise ModelMismatch(
@@ -90,4 +98,5 @@ def _take_off_head(model: Any, source: SpladeSource) -> nn.Module:
         for name, child in list(module.named_children()):
             if child is head:
                 setattr(module, name, nn.Identity())
-    return head
+    found: nn.Linear = head
+    return found

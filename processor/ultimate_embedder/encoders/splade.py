@@ -85,6 +85,7 @@ class SpladeEncoder:
         self.dtype = source.dtype
         self.vocabulary_size = source.vocabulary_size
         self._cpu = source.device == "cpu" and not as_gpu
+        self._place = "cpu" if as_gpu else source.device
         self.use = use or _use_of(self.name, self.device)
         self._passes = Passes(self.use, most_rows=ROWS_A_BATCH)
         self._positions = max(1, logit_bytes // (4 * source.vocabulary_size))
@@ -171,8 +172,8 @@ class SpladeEncoder:
             mask[row, : len(piece)] = 1
         with out_of_memory_named(self.name, self.device), torch.inference_mode():
             states = self._model(
-                input_ids=torch.from_numpy(ids).to(self.device),
-                attention_mask=torch.from_numpy(mask).to(self.device),
+                input_ids=torch.from_numpy(ids).to(self._place),
+                attention_mask=torch.from_numpy(mask).to(self._place),
             ).logits
             return [
                 self._vector(states[row, : len(piece)])

@@ -46,10 +46,9 @@ def stage_seconds(manifest: Manifest) -> list[tuple[str, float]]:
     """Return what each stage took, by name, in the order of the manifest."""
     measured = manifest.performance_baseline
     found = [(name, part.seconds) for name, part in measured.items()]
-    if isinstance(manifest.rerank_run, RerankRan):
-        found.append(
-            (f"rerank:{manifest.rerank_run.model}", manifest.rerank_run.seconds)
-        )
+    ran = manifest.rerank_run
+    if isinstance(ran, RerankRan) and (name := f"rerank:{ran.model}") not in measured:
+        found.append((name, ran.seconds))  # earlier manifests say it there alone
     return found
 
 

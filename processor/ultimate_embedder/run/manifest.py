@@ -27,7 +27,6 @@ from ..export.manifest_sections import (
     RerankRan,
     RerankSection,
     SettingProvenance,
-    StagePerformance,
     SubdirCounts,
     TelemetrySection,
 )
@@ -36,9 +35,9 @@ from ..intake.measure import MeasuredCollection
 from ..records import SparseInferenceRun
 from ..retrieval.quality import QualityCard
 from ..stages.dense_records import DenseBlock
-from ..stages.fusion import FusionResult
 from ..stages.sparse import SparseResult
 from .leased import DeviceLoans, highest
+from .performance import performance
 from .retrieval import RerankImpossible, RetrievalOutcome
 from .token_lengths import token_lengths
 from .up_to_date import run_fingerprint
@@ -102,7 +101,14 @@ def build_manifest(
         source_subdirs=_subdirs(result.collection),
         conservation=_conservation(result),
         telemetry=telemetry or TelemetrySection(),
-        performance_baseline=_performance(result),
+        performance_baseline=performance(
+            result.dense,
+            result.sparse,
+            result.retrieval,
+            result.loans,
+            export_seconds=result.export_seconds,
+            chunks=len(store),
+        ),
         environment=_environment(result),
         warnings=result.warnings,
     )
@@ -275,9 +281,8 @@ def _rerank_run(
         return None
     if isinstance(found, RerankImpossible):
         return RerankNotRun(reason=found.reason, cure=found.cure)
-    loans = result.loans.sections(
-        "rerank"
-    )  # a smaller model's too, where it stepped in
+    # A smaller model's too, where it stepped in.
+    loans = result.loans.sections("rerank")
     return RerankRan(
         model=found.model,
         queries=len(found.queries),
@@ -297,6 +302,7 @@ def _rerank_run(
             "not_reranked": found.not_reranked,
             "queries_by_model": found.queries_by_model,
             "oom_retries": found.oom_retries,
+            "calibration": asdict(found.calibration) if found.calibration else None,
             **_weights(config.rerank),
             "blend": _printed(config.rerank.blend if config.rerank else None),
             "candidates_per_query": config.rerank.candidates if config.rerank else 0,
@@ -348,44 +354,6 @@ def _conservation(result: CollectionResult) -> ConservationCounts:
         truncated_chunks=int(np.count_nonzero(primary.truncated)),
         truncated_tokens=int(primary.truncated.sum()),
     )
-
-
-def _performance(result: CollectionResult) -> dict[str, StagePerformance]:
-    stages = {
-        f"dense:{block.model.name}": StagePerformance(
-            seconds=block.wall_seconds,
-            items=block.computed_chunks,
-            items_per_second=_rate(block.computed_chunks, block.wall_seconds),
-            tokens_per_second=_rate(block.computed_tokens, block.wall_seconds),
-            peak_bytes=highest(result.loans.sections("dense", block.model.name))
-            or block.peak_bytes,
-            rss_bytes=block.peak_rss_bytes or None,
-        )
-        for block in result.dense
-    }
-    for key, sparse in result.sparse.items():
-        seconds = sparse.run.latency_ms / 1000
-        stages[f"sparse:{key}"] = StagePerformance(
-            seconds=seconds,
-            items=len(sparse.matrix),
-            items_per_second=_rate(len(sparse.matrix), seconds),
-        )
-    for name, found in (
-        ("fusion:probes", result.retrieval.probes),
-        ("fusion:queries", result.retrieval.queries),
-    ):
-        if isinstance(found, FusionResult):
-            stages[name] = StagePerformance(
-                seconds=found.seconds, items=len(found.rankings)
-            )
-    stages["export"] = StagePerformance(
-        seconds=result.export_seconds, items=len(result.collection.store)
-    )
-    return stages
-
-
-def _rate(items: int, seconds: float) -> float | None:
-    return items / seconds if seconds > 0 else None
 
 
 def _environment(result: CollectionResult) -> Environment:
