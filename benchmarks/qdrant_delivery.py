@@ -1,6 +1,6 @@
 """Bundles into qdrant-client's local mode and into Qdrant Edge, and asked there.
 
-    python benchmarks/qdrant_delivery.py BUNDLE... [--queries 40]
+    python benchmarks/qdrant_delivery.py BUNDLE... [--queries 40] [--engines local edge]
 
 Says for each bundle and engine: points there, seconds, whether a second upload changed
 anything, how many questions had the same ten chunks as search in the bundle when full
@@ -122,15 +122,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--engines", nargs="+", default=["local", "edge"])
     parser.add_argument("--fusion", default="sum(scale=raw, weights=1:0.016)")
     arguments = parser.parse_args()
     fusion = FusionConfig.parse(arguments.fusion)
     for bundle in arguments.bundles:
         plan = plan_upload(bundle)
-        for edge in (False, True):
+        for name in arguments.engines:
+            edge = name == "edge"
             with tempfile.TemporaryDirectory() as target:
                 said = upload_twice(plan, Path(target), edge)
-                name = "edge" if edge else "local"
                 print(f"{plan.collection} {name}: {said}", flush=True)
                 agree = ask(bundle, Path(target), edge, arguments.queries, fusion)
                 print(f"{plan.collection} {name}: {agree}", flush=True)
