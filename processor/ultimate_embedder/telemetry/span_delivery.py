@@ -59,8 +59,6 @@ _OVERHEARD: Final = _Overheard()
 @contextmanager
 def overhearing() -> Iterator[list[str]]:
     """Collect what the SDK remarks on this thread meanwhile."""
-    for name in _SDK_LOGGERS:
-        logging.getLogger(name).addFilter(_OVERHEARD)  # once, however often it is added
     before = getattr(_hearing, "remarks", None)
     remarks: list[str] = []
     _hearing.remarks = remarks
@@ -77,6 +75,8 @@ class Delivery(SpanExporter):
     """
 
     def __init__(self, inner: SpanExporter, address: str, tell: Tell) -> None:
+        for name in _SDK_LOGGERS:
+            logging.getLogger(name).addFilter(_OVERHEARD)  # once, however often added
         self._inner = inner
         self._address = address
         self._tell = tell
