@@ -134,20 +134,32 @@ class BertLayer:
 
     @classmethod
     def of(
-        cls, state: Mapping[str, Tensor], prefix: str, *, heads: int, epsilon: float
+        cls,
+        state: Mapping[str, Tensor],
+        prefix: str,
+        *,
+        heads: int,
+        epsilon: float,
+        dtype: torch.dtype | None = None,
     ) -> BertLayer:
-        """Take the parameters that begin with `prefix`, in the precision they have."""
+        """Take the parameters that begin with `prefix`, in the precision they have.
+
+        With `dtype` they are rounded to it, after the queries' were scaled.
+        """
+
+        def given(name: str) -> tuple[Tensor, Tensor]:
+            return state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"]
 
         def pair(name: str) -> tuple[Tensor, Tensor]:
-            return state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"]
+            return _rounded(given(name), dtype)
 
         def norm(name: str) -> Norm:
             return Norm(*pair(name), epsilon)
 
-        parts = [pair(f"attention.self.{name}") for name in QKV]
+        parts = [given(f"attention.self.{name}") for name in QKV]
         size = parts[0][0].shape[0] // heads
         return cls(
-            qkv=product(*_joined(parts, 1 / (math.sqrt(size) * _LN2))),
+            qkv=product(*_rounded(_joined(parts, 1 / (math.sqrt(size) * _LN2)), dtype)),
             mixed=product(*pair("attention.output.dense")),
             mixed_norm=norm("attention.output.LayerNorm"),
             wide=product(*pair("intermediate.dense")),
@@ -188,6 +200,13 @@ def first_attention(query: Tensor, key: Tensor, tokens: int) -> Tensor:
     """
     scores = query[:, :1].float() @ key[:, :tokens].float().transpose(1, 2)
     return scores.mul_(_LN2).softmax(dim=-1).mean(dim=0)[0]
+
+
+def _rounded(
+    pair: tuple[Tensor, Tensor], dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    weight, bias = pair
+    return (weight, bias) if dtype is None else (weight.to(dtype), bias.to(dtype))
 
 
 def _joined(

@@ -24,7 +24,7 @@ from ..config import ModelConfig
 from ..errors import ModelError, ModelMismatch
 from ..records import Float32Array, UInt32Array
 from .bert_states import BertStates, is_bert_like
-from .loading import load_encoder, padding_id
+from .loading import load_encoder, load_plain, padding_id
 from .out_of_memory import out_of_memory_named
 from .pooling import pool, pool_one
 from .precision import check_finite
@@ -113,7 +113,9 @@ class TorchDenseEncoder:
                 `config` states.
             DeviceOutOfMemory: the weights do not fit the device.
         """
-        model = load_encoder(path, config, device=device, dtype=dtype)
+        model = load_plain(path, config, dtype=dtype) if device == "cpu" else None
+        if model is None:
+            model = load_encoder(path, config, device=device, dtype=dtype)
         return cls(model, config, device=device, dtype=dtype)
 
     def close(self) -> None:

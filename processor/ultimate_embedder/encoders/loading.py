@@ -11,21 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoModel
-from transformers.utils import logging as transformers_logging
 
 from ..config import ModelConfig
 from ..errors import ModelError, ModelMismatch
+from ..models.facts import POSITIONS_AFTER_PADDING
+from .bert_files import read_bert
 from .out_of_memory import out_of_memory_named
 from .pooling import check_pooling
 from .precision import GUARDED_DTYPE, guard_float16, loading_options
 
-# Progress is told by events; a bar of a library's own would break lines up.
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
 _UNUSED_WEIGHTS = "pooler."  # a head that no vector goes through
-_POSITIONS_AFTER_PADDING = ("roberta", "camembert", "xmod", "ibert", "mpnet")
-"""Families whose first position is the one after that of the padding."""
 
 
 def load_encoder(path: Path, config: ModelConfig, *, device: str, dtype: str) -> Any:
@@ -49,6 +44,25 @@ def load_encoder(path: Path, config: ModelConfig, *, device: str, dtype: str) ->
         return model.eval().to(device)
 
 
+def load_plain(path: Path, config: ModelConfig, *, dtype: str) -> Any | None:
+    """Return the parameters of a BERT-like encoder, read and checked without importing
+    transformers; None where `load_encoder` is needed.
+
+    Raises:
+        ModelMismatch: width, window, pooling or what follows it are not what `config`
+            states.
+        DeviceOutOfMemory: there is no room for it.
+    """
+    if config.trust_remote_code:
+        return None
+    with out_of_memory_named(config.name, "cpu"):
+        model = read_bert(path, dtype)
+    if model is not None:
+        _check(model.config, config)
+        check_pooling(path, config)
+    return model
+
+
 def padding_id(model: Any) -> int:
     """Return the id that fills up rows; 0 where the model names none of its own."""
     chosen = getattr(model.config, "pad_token_id", None)
@@ -58,6 +72,11 @@ def padding_id(model: Any) -> int:
 
 
 def _from_files(path: Path, config: ModelConfig, dtype: str) -> Any:
+    from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    # Progress is told by events; a bar of a library's own would break lines up.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     trusted = config.trust_remote_code
     try:
         model, report = AutoModel.from_pretrained(
@@ -143,6 +162,6 @@ def usable_positions(loaded: Any) -> int | None:
     if positions is None:
         return None
     family = str(loaded.model_type)
-    if any(name in family for name in _POSITIONS_AFTER_PADDING):
+    if any(name in family for name in POSITIONS_AFTER_PADDING):
         return positions - (loaded.pad_token_id or 0) - 1
     return positions
