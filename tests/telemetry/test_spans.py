@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import logging
@@ -172,6 +173,18 @@ def test_the_service_has_our_name_unless_the_environment_gives_another(
     assert (
         spans_of(small_run)["rag.run"].resource.attributes["service.name"] == "another"
     )
+
+
+def test_a_checkout_that_is_not_installed_is_traced_without_a_version(
+    small_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    resource = spans_of(small_run)["rag.run"].resource
+    assert resource.attributes["service.name"] == "ultimate-embedder"
+    assert "service.version" not in resource.attributes
 
 
 def test_a_file_gets_each_span_as_a_line_of_json(small_run, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -74,12 +75,10 @@ class _RunIds(RandomIdGenerator):
 
 def _resource() -> Resource:
     """Return who we are, unless `OTEL_SERVICE_NAME` or the like says otherwise."""
-    ours = Resource.create(
-        {
-            "service.name": names.SERVICE_NAME,
-            "service.version": importlib.metadata.version(_PACKAGE),
-        }
-    )
+    who = {"service.name": names.SERVICE_NAME}
+    with suppress(importlib.metadata.PackageNotFoundError):  # a checkout, not installed
+        who["service.version"] = importlib.metadata.version(_PACKAGE)
+    ours = Resource.create(dict(who))
     return ours.merge(OTELResourceDetector().detect())
 
 
