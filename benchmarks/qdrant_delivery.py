@@ -71,21 +71,26 @@ def upload_twice(plan: UploadPlan, target: Path, edge: bool) -> str:
     )
 
 
+def scores_of(hits: Sequence[Hit]) -> dict[str | None, float]:
+    """Return scores by text: a corpus may repeat one hundreds of times, and which of
+    the equal chunks an engine lists is its own choice."""
+    return {hit.text: hit.score for hit in hits}
+
+
 def same_but_for_ties(ours: Sequence[Hit], theirs: Sequence[Hit]) -> bool:
     """Compare ten places of a list with a longer one of ours."""
-    score = {hit.chunk_id: hit.score for hit in ours}
+    score = scores_of(ours)
     pairs = zip(ours[:TOP], theirs, strict=False)
     return len(theirs) == min(TOP, len(ours)) and all(
-        there.chunk_id in score and abs(score[there.chunk_id] - here.score) < TINY
-        for here, there in pairs
+        abs(score.get(there.text, -1e9) - here.score) < TINY for here, there in pairs
     )
 
 
 def hits_in(ours: Sequence[Hit], theirs: Sequence[Hit]) -> int:
     """Return how many of theirs score as our tenth or better: equal ones are equal."""
-    last = ours[: len(theirs)][:TOP][-1].score if ours and theirs else 0.0
-    score = {hit.chunk_id: hit.score for hit in ours}
-    return sum(score.get(hit.chunk_id, -1e9) > last - TINY for hit in theirs)
+    last = ours[:TOP][-1].score if ours else 0.0
+    score = scores_of(ours)
+    return sum(score.get(hit.text, -1e9) > last - TINY for hit in theirs)
 
 
 def ask(

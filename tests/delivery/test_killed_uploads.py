@@ -112,4 +112,4 @@ def test_an_upload_killed_twenty_times_ends_in_the_same_points(
         with closing(open_store(option, target)) as store:
             check_everything(store, content)
     assert went_on > 0
-    assert list(tmp_path.glob(".bundle.upload-*")) == []
+    assert list(tmp_path.glob(".upload-*")) == []

@@ -9,6 +9,7 @@ import pytest
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.upload import upload
+from processor.ultimate_embedder.cli.upload_progress import PlainLines
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +86,72 @@ def test_a_failed_delivery_is_exit_code_one_and_one_line(
     assert code == 1
     assert captured.out == ""
     assert captured.err.count("\n") == 1
+
+
+def test_progress_tells_rate_and_time_left_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = iter([0.0, 4.0, 10.0, 12.0, 20.0])
+    lines = PlainLines(1000, clock=lambda: next(clock))
+    for points in (200, 300, 100, 400):
+        lines.advance(points)
+    assert capsys.readouterr().err.splitlines() == [
+        "50.0 %, 500 of 1,000 points, 50/s, 10 s left",
+        "100.0 %, 1,000 of 1,000 points, 50/s, 0 s left",
+    ]
+
+
+def test_an_alias_in_a_local_folder_and_in_the_embedded_engine(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ["--path", str(tmp_path / "q"), "--alias", "live"]
+    assert run_function(upload, [str(bundle), *path, "--collection", "one"]) == 0
+    assert run_function(upload, [str(bundle), *path, "--collection", "two"]) == 0
+    out = capsys.readouterr().out
+    assert "'live' stands for 'two'; before, for 'one', which is still there." in out
+    edge = ["--edge", str(tmp_path / "e"), "--alias", "live"]
+    assert run_function(upload, [str(bundle), *edge]) == 2
+    assert "no aliases" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_tuning_names_indexes_and_steps(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--url", "http://127.0.0.1:9", "--dry-run", "--preset", "docs_v5_multi"]
+    steps = ["--alias", "live", "--remove-stale", "--recreate"]
+    assert run_function(upload, [str(bundle), *options, *steps]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "bm25: sparse, modifier idf, of qdrant-bm25",
+        "m=48 ef_construct=512 full_scan_threshold=50000",
+        "int8 quantisation in RAM, quantile 0.99",
+        "metadata.source_subdir, chunk_id, text",
+        "'live' stands for it",
+        "earlier bundle are removed",
+        "removed first",
+    ):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--vector-name", "splade"], "names no vector"),
+        (["--vector-name", "other=x"], "no vector 'other' to be named"),
+        (["--vector-name", "splade=qdrant-bm25"], "2 vectors of the bundle would be"),
+        (
+            ["--vector-name=splade=a", "--vector-name=splade=b"],
+            "Two --vector-name options",
+        ),
+        (["--transport", "pigeon"], "no transport"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    arguments = [str(bundle), "--url", "http://127.0.0.1:9", *options]
+    assert run_function(upload, arguments) == 2
+    assert words in capsys.readouterr().err

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
+import numpy as np
 import orjson
 import pytest
 from delivery_bundle import Content, write_bundle
@@ -15,7 +18,12 @@ from processor.ultimate_embedder.delivery.bundle_points import (
     plan_upload,
     read_batches,
 )
+from processor.ultimate_embedder.delivery.cursor import Cursor, Journey
+from processor.ultimate_embedder.delivery.membership import compare
 from processor.ultimate_embedder.errors import BundleError, DeliveryError, UsageError
+from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.export.manifest_sections import Artifact
+from processor.ultimate_embedder.records import SparseInferenceRun
 
 
 def test_a_plan_says_what_would_be_sent(bundle: Path) -> None:
@@ -119,3 +127,86 @@ def test_batches_keep_order_and_stay_within_their_bounds(
         assert 1 <= len(batch) <= max_points
         size = sum(len(lines[int(row["id"])]) for row in batch)
         assert len(batch) == 1 or size <= max_bytes
+
+
+def test_a_points_file_that_is_not_the_one_summed_is_refused(bundle: Path) -> None:
+    path = bundle / "docs_qdrant.jsonl"
+    sum_of_another = Artifact(
+        path=path.name, bytes=path.stat().st_size, sha256="0" * 64, rows=60
+    )
+    manifest = Manifest(collection="docs", chunk_count=60, artifacts=(sum_of_another,))
+    manifest.write(bundle)
+    with pytest.raises(BundleError, match="not the file that the manifest sums"):
+        plan_upload(bundle)
+
+
+def test_two_points_with_one_id_are_refused(bundle: Path) -> None:
+    path = bundle / "docs_qdrant.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-1], lines[0]]))
+    with pytest.raises(BundleError, match="one id"):
+        plan_upload(bundle)
+
+
+def test_a_sparse_model_is_of_the_kind_that_the_manifest_states(bundle: Path) -> None:
+    path = bundle / "docs_qdrant.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"splade"', b'"mine"'))
+    run = SparseInferenceRun(
+        run_id="r",
+        latency_ms=0,
+        sparse_model="mine",
+        coverage=1,
+        statistics={"kind": "splade"},
+    )
+    Manifest(collection="docs", chunk_count=60, sparse_run=(run,)).write(bundle)
+    assert plan_upload(bundle).layout.vectors()["mine"] == "sparse, no modifier"
+
+
+@given(
+    ids=st.lists(st.uuids(), min_size=1, max_size=40, unique=True),
+    cut=st.integers(0, 40),
+    others=st.lists(st.uuids() | st.integers(0, 2**63), max_size=10, unique=True),
+)
+def test_missing_and_surplus_ids_are_told_apart(
+    ids: list[UUID], cut: int, others: list[UUID | int]
+) -> None:
+    """Ids that end in zero bytes are among them."""
+    ids = [*ids[:-1], UUID(bytes=ids[-1].bytes[:13] + bytes(3))]
+    ids = list(dict.fromkeys(ids))
+    packed = np.array([one.bytes for one in ids], dtype="S16")
+    there = [str(one) for one in (*ids[cut:], *others)]
+    pages = [there[start : start + 7] for start in range(0, len(there), 7)]
+    found = compare(packed, pages)
+    assert found.missing == [str(one) for one in ids[:cut] if str(one) not in there]
+    assert sorted(found.surplus) == sorted(str(o) for o in others if o not in ids)
+
+
+def test_a_cursor_that_cannot_be_written_says_why(bundle: Path) -> None:
+    journey = Journey(
+        points_sha256="0",
+        points=9,
+        target="there",
+        collection="docs",
+        vectors={},
+        tuning="default",
+    )
+    cursor = Cursor.load(bundle / "docs_qdrant.jsonl" / "cursor", journey)
+    cursor.advance(3)
+    assert (cursor.rows, cursor.lost) == (3, "Not a directory")
+
+
+def test_a_torn_cursor_begins_anew_and_a_whole_one_goes_on(tmp_path: Path) -> None:
+    journey = Journey(
+        points_sha256="0",
+        points=9,
+        target="there",
+        collection="docs",
+        vectors={},
+        tuning="default",
+    )
+    path = tmp_path / "cursor"
+    Cursor.load(path, journey).advance(3)
+    assert Cursor.load(path, journey).rows == 3
+    assert Cursor.load(path, replace(journey, collection="other")).rows == 0
+    path.write_bytes(path.read_bytes()[:20])
+    assert Cursor.load(path, journey).rows == 0

@@ -233,7 +233,7 @@ def test_a_server_that_stays_broken_is_an_error_and_the_next_upload_goes_on(
     assert (report.resumed_at, report.sent) == (there, 60 - there)
     assert (report.points_before, report.points_after) == (there, 60)
     stored(bundle, fake)
-    assert list(bundle.parent.glob(".bundle.upload-*")) == []
+    assert list(bundle.parent.glob(".upload-*")) == []
 
 
 def test_points_that_a_server_lost_after_confirming_are_sent_again(
@@ -403,5 +403,21 @@ def test_a_cursor_of_another_bundle_or_place_is_not_gone_on_with(
     with closing(in_folder(tmp_path / "q", "docs")) as store:
         assert send_bundle(plan_upload(bundle), store).resumed_at == 0
     fake.client.delete_collection("docs")
+    assert send(bundle, address).resumed_at == 0
+    stored(bundle, fake)
+
+
+def test_an_upload_does_not_go_on_where_others_wrote_meanwhile(
+    tmp_path: Path, bundle: Path, fake: FakeQdrant, address: str
+) -> None:
+    def breaks(asked: Asked) -> Fault | None:
+        return "500 before" if fake.count("PUT /collections/docs/points") > 2 else None
+
+    fake.choose = breaks
+    with pytest.raises(DeliveryError):
+        send(bundle, address, patience=0.01)
+    fake.choose = lambda _: None
+    other = write_bundle(tmp_path / "elsewhere" / "bundle", make_content(60, seed=8))
+    assert send(other, address).points_after == 60
     assert send(bundle, address).resumed_at == 0
     stored(bundle, fake)

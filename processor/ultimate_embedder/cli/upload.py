@@ -74,8 +74,8 @@ def upload(  # noqa: PLR0913, PLR0917 - an argument for each option
     vector_name: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=NAME...",
-            help="Call the vector of a model differently there.",
+            metavar="KEY=NAME",
+            help="Call the vector of a model differently there; may be repeated.",
         ),
     ] = None,
     recreate: Annotated[

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,9 +65,9 @@ class UploadPlan:
             if found:
                 yield found
 
-    def every(self, step: int) -> Iterator[Point]:
-        """Yield every `step`-th point, the first included."""
-        for line in read_lines(self.points_file):
+    def every(self, step: int, stop: int | None = None) -> Iterator[Point]:
+        """Yield every `step`-th point of the first `stop`, the first included."""
+        for line in islice(read_lines(self.points_file), stop):
             if (line.number - 1) % step == 0:
                 yield self._renamed(_parse(self.points_file, line))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,19 +21,32 @@ def compare_sample(plan: UploadPlan, store: Store, wanted: int) -> int:
     Raises:
         DeliveryError: one differs; says which and how.
     """
-    step = max(1, plan.points // wanted)
-    sample = list(plan.every(step))
+    sample = list(plan.every(max(1, plan.points // wanted)))
+    found = _first_difference(sample, store)
+    if found is not None:
+        raise DeliveryError(
+            f"Point {found[0]} of the {store.describe()} is not what was sent: "
+            f"{found[1]}.",
+            cure="Run the same command again with --recreate.",
+        )
+    return len(sample)
+
+
+def holds(plan: UploadPlan, store: Store, rows: int, wanted: int) -> bool:
+    """Return whether points at even distances among the first `rows` are as sent."""
+    sample = list(plan.every(max(1, rows // wanted), stop=rows))
+    return _first_difference(sample, store) is None
+
+
+def _first_difference(sample: Sequence[Point], store: Store) -> tuple[str, str] | None:
+    """Return the id of a point that is not as it stands in the bundle, and why."""
     stored = store.fetch([point["id"] for point in sample])
     for sent in sample:
         found = stored.get(sent["id"])
         difference = "it is missing" if found is None else _difference(sent, found)
         if difference is not None:
-            raise DeliveryError(
-                f"Point {sent['id']} of the {store.describe()} is not what was sent: "
-                f"{difference}.",
-                cure="Run the same command again with --recreate.",
-            )
-    return len(sample)
+            return sent["id"], difference
+    return None
 
 
 def _difference(sent: Point, found: Point) -> str | None:

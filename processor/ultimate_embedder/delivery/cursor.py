@@ -94,6 +94,9 @@ class Cursor:
 
 
 def cursor_path(bundle: Path, journey: Journey) -> Path:
-    """Return where a journey's cursor lies: beside the bundle, hidden."""
-    place = bundle.resolve()
-    return place.parent / f".{place.name}.upload-{journey.digest()}.json"
+    """Return where a journey's cursor lies: beside the bundle, hidden.
+
+    Bundles of one folder share it for one target, so that a later upload of another
+    bundle there ends the claim of an earlier one.
+    """
+    return bundle.resolve().parent / f".upload-{journey.digest()}.json"

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..errors import DeliveryError
 from .bundle_points import MAX_BATCH_BYTES, UploadPlan
-from .comparison import compare_sample
+from .comparison import compare_sample, holds
 from .cursor import Cursor, Journey, cursor_path
 from .layout import Point, differences
 from .membership import Membership, compare
@@ -17,6 +17,7 @@ from .retry import Unsteady
 from .store import Store, TooLarge
 
 SAMPLED_POINTS: Final = 32
+LOOKED_AT_AGAIN: Final = 256
 INDEX_SECONDS: Final = 3600.0
 _EXAMPLES: Final = 3
 
@@ -176,11 +177,16 @@ class _Upload:
         if not exists:
             store.create(plan.layout, plan.tuning)
             check_fit(plan, store)
-        if not exists or not self._options.resume:
+        if not exists or not self._options.resume or not self._goes_on():
             made = not exists and self._options.recreate
             cursor.begin(recreated=made)
         store.index_payload()
         return not exists
+
+    def _goes_on(self) -> bool:
+        """Return whether what was confirmed is still there: others may write too."""
+        rows = self._cursor.rows
+        return rows == 0 or holds(self._plan, self._store, rows, LOOKED_AT_AGAIN)
 
     def _stale(self) -> list[str]:
         """Return the points of an earlier bundle; refuse to keep or to touch others.
