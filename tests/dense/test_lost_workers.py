@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from processor.ultimate_embedder.errors import DeviceOutOfMemory, RunStopped
 from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.stages.dense import OpenExecutor
 from processor.ultimate_embedder.telemetry.events import BatchFinished
-from processor.ultimate_embedder.workers.jobs import EncodeJob
+from processor.ultimate_embedder.workers.jobs import BatchRequest, EncodeJob
 from processor.ultimate_embedder.workers.opening import in_process
-from processor.ultimate_embedder.workers.pool import WorkerPool
+from processor.ultimate_embedder.workers.pool import BatchExecutor, WorkerPool
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")), str(ROOT))
@@ -120,3 +120,20 @@ def workers_in_here(manager: ModelManager) -> OpenExecutor:
         return manager.resident(job.model)
 
     return in_process(load)
+
+
+def test_workers_that_have_run_out_of_work_take_up_more(make_pass: MakePass) -> None:
+    passing = make_pass("twice")
+    bytes_each_time = []
+
+    @contextmanager
+    def run_twice(job: EncodeJob, _: int) -> Iterator[BatchExecutor]:
+        with WorkerPool([job], FAKE) as pool:
+            requests = [BatchRequest(i, ("dense",)) for i in range(len(passing.plan))]
+            for _ in range(2):
+                list(pool.run(requests))
+                bytes_each_time.append(job.vectors.read_bytes())
+            yield pool
+
+    vectors(passing, run_twice)
+    assert bytes_each_time[0] == bytes_each_time[1]

@@ -156,6 +156,7 @@ class WorkerPool:
         """
         waiting = deque(requests)
         missing = len(waiting)
+        self._wake_idle(waiting)  # those that an earlier call has left without work
         while missing:
             if not self._selector.get_map():
                 raise self._none_left(missing)
@@ -215,7 +216,7 @@ class WorkerPool:
             self._wake_idle(waiting)
 
     def _wake_idle(self, waiting: deque[BatchRequest]) -> None:
-        """Give a lost worker's batch to one that had run out of work."""
+        """Give batches to workers that had run out of work."""
         for key in self._selector.get_map().values():
             worker: _Worker = key.data
             if worker.ready and worker.current is None and waiting:
