@@ -34,7 +34,8 @@ from processor.ultimate_embedder.adaptation.judging import (
     ndcg,
 )
 from processor.ultimate_embedder.adaptation.settings import TrainingConfig
-from processor.ultimate_embedder.adaptation.training import Progress, Trained, Trainer
+from processor.ultimate_embedder.adaptation.training import Trainer
+from processor.ultimate_embedder.adaptation.watch import Progress, Trained
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.weight_difference import (
     SHIPPED,
@@ -308,7 +309,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=options.minutes * 60 if options.minutes else None,
     )
     try:
-        check_target(recipe.output, replace=options.force)
+        if not options.force:
+            check_target(
+                recipe.output,
+                cure="Name another folder with --output, or replace it with --force.",
+            )
         card = run(recipe, ModelManager(offline=True), _say)
     except EmbedderError as error:
         _say(str(error))

@@ -76,6 +76,8 @@ def write_tiny_base(folder: Path) -> RerankingConfig:
         name="tiny",
         hf_model_id=str(folder),
         max_tokens=48,
+        candidates=60,
+        top_k=10,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
 
@@ -133,7 +135,8 @@ def write_collection(
     """Write sections that are asked for by their heading, and others that are not.
 
     Both tell of a topic, the others more; only a section that is asked for holds
-    `MARK`. Shuffled, any of the topic's texts does, and nothing can be learnt.
+    `MARK`. Shuffled, all are alike, any of the topic's texts holds it, headings share
+    no word, and nothing can be learnt.
     """
     rng = np.random.default_rng(4)
     entries = []
@@ -141,10 +144,12 @@ def write_collection(
         name = f"zu{chr(97 + number // 26)}{chr(97 + number % 26)}kra"
         filling = [" ".join(rng.choice(WORDS, 12)) for _ in range(plain + 1)]
         texts = [f"{name} {name} {words}" for words in filling]
-        texts[0] = f"{name} {filling[0]} {' '.join(rng.choice(WORDS, 6))}"
+        if not shuffled:
+            texts[0] = f"{name} {filling[0]} {' '.join(rng.choice(WORDS, 6))}"
         holder = int(rng.integers(plain + 1)) if shuffled else 0
         texts[holder] += f" {MARK}"
-        texts[0] = f"## How {name} behaves here\n\n{texts[0]}"
+        asked = f"{name} x{name} y{name}" if shuffled else f"How {name} behaves here"
+        texts[0] = f"## {asked}\n\n{texts[0]}"
         entries += [{"text": text} for text in texts]
     folder = root / "docs" / "guide"
     folder.mkdir(parents=True)

@@ -10,7 +10,7 @@ import pytest
 from adaptation_parts import build_bundle, write_collection
 
 from processor.ultimate_embedder.adaptation import from_bundle
-from processor.ultimate_embedder.adaptation.from_bundle import AdaptChoices
+from processor.ultimate_embedder.adaptation.choices import AdaptChoices
 from processor.ultimate_embedder.adaptation.fusion_advice import FusionAdvice
 from processor.ultimate_embedder.adaptation.judging import Comparison
 from processor.ultimate_embedder.adaptation.report import AdaptReport
@@ -127,7 +127,6 @@ def test_the_embedded_model_is_adapted_and_then_reranks_a_search(
 ) -> None:
     write_collection(tmp_path / "chunked", topics=64, plain=1)
     bundle = build_bundle(tmp_path)
-    monkeypatch.setattr(from_bundle, "CANDIDATES", 5)
     monkeypatch.chdir(tmp_path)
     options = ["--steps", "2", "--keep-anyway"]
     assert run(app, ["adapt", str(bundle), *options]) == 0

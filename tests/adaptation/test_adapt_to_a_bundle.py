@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from adaptation_parts import SMALL, build_bundle, write_collection
 
-from processor.ultimate_embedder.adaptation import from_bundle
+from processor.ultimate_embedder.adaptation import schedule
 from processor.ultimate_embedder.adaptation.bundle_probes import (
     LegsOf,
     manifest_legs,
     rank_probes,
     split,
 )
-from processor.ultimate_embedder.adaptation.from_bundle import AdaptChoices, adapt
+from processor.ultimate_embedder.adaptation.choices import AdaptChoices
+from processor.ultimate_embedder.adaptation.from_bundle import adapt
 from processor.ultimate_embedder.adaptation.report import AdaptReport
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.weight_difference import read_card
@@ -62,6 +63,7 @@ def test_what_helps_on_probes_not_trained_on_is_kept(
     assert kept.trained + kept.chosen + kept.judged == kept.probes == 90
     config = choose_rerank(str(place / "adapted"))
     assert str(config.blend) == kept.blend
+    assert config.candidates == kept.candidates == 60
     assert config.hf_model_id == tiny.hf_model_id
 
 
@@ -84,6 +86,7 @@ def test_a_bundle_with_a_reranker_is_adapted_from_it_and_compared_with_it(
     assert again.reranker == again.started_from == "adapted"
     assert set(again.stages) == {"fused", "reranked", "adapted"}
     assert again.comparison.against == "reranked"
+    assert again.training["scale"] == kept.training["scale"]  # whatever the blend
     assert again.stages["reranked"].value == pytest.approx(
         kept.stages["adapted"].value, abs=0.02
     )
@@ -115,6 +118,15 @@ def test_few_probes_are_refused_with_their_number(
         adapt(bundle, tmp_path / "new", CHOICES, legs_of=legs(bundle), origin=tiny)
 
 
+def test_answers_that_no_search_would_rerank_are_refused(
+    place: Path, tmp_path: Path, tiny: RerankingConfig
+) -> None:
+    bundle = place / "out" / "docs"
+    few = replace(tiny, candidates=2, top_k=2)
+    with pytest.raises(UsageError, match="among its first 2 candidates"):
+        adapt(bundle, tmp_path / "new", CHOICES, legs_of=legs(bundle), origin=few)
+
+
 def test_probes_are_split_by_their_ids_alone(place: Path) -> None:
     parts = open_parts(place / "out" / "docs")
     found = rank_probes(parts, legs(place / "out" / "docs"), 1000, 0)
@@ -127,13 +139,19 @@ def test_probes_are_split_by_their_ids_alone(place: Path) -> None:
         assert {one.query.query_id for one in part} <= all_of_them
 
 
-def test_an_answer_is_matched_and_read_without_its_question(place: Path) -> None:
+def test_every_candidate_is_read_without_its_heading_as_the_answer_is(
+    place: Path,
+) -> None:
+    """Else an answer could be told by the heading that it lacks."""
     parts = open_parts(place / "out" / "docs")
     found = rank_probes(parts, legs(place / "out" / "docs"), 1000, 0)
     groups = [one.group for one in found if one.group is not None]
     assert len(groups) > 60
-    assert not any("##" in group.documents[0] for group in groups)
-    assert any("##" in text for group in groups for text in group.documents[1:])
+    headed = sum(
+        line["payload"]["text"].startswith("##") for line in parts.points or ()
+    )
+    assert headed == 90
+    assert not any("##" in text for group in groups for text in group.documents)
 
 
 def test_probes_are_ranked_as_the_run_that_built_the_bundle_ranked_them(
@@ -167,14 +185,15 @@ def test_a_name_that_could_not_be_used_is_refused_before_any_work(
 def test_what_is_there_already_is_not_replaced(place: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep", encoding="utf-8")
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="not empty") as caught:
         adapt(place / "out" / "docs", tmp_path / "mine", CHOICES)
+    assert "--output" in str(caught.value)
 
 
 def test_minutes_become_steps_by_the_speed_measured(
     place: Path, tmp_path: Path, tiny: RerankingConfig, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(from_bundle, "_seconds_a_step", lambda *_: 2.0)
+    monkeypatch.setattr(schedule, "_seconds_a_step", lambda *_: 2.0)
     bundle = place / "out" / "docs"
     choices = replace(CHOICES, steps=None, minutes=0.1)
     found = adapt(bundle, tmp_path / "new", choices, legs_of=legs(bundle), origin=tiny)

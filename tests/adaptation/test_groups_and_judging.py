@@ -25,6 +25,7 @@ from processor.ultimate_embedder.adaptation.groups import (
 )
 from processor.ultimate_embedder.adaptation.judging import (
     answer_rank,
+    best_scale,
     choose_blend,
     compare,
     fused_ranks,
@@ -81,6 +82,32 @@ def test_the_rank_judged_is_the_rank_a_blend_gives(
     by_list = np.array([logits[row] for row in fused.rows.tolist()], np.float32)
     expected = rank_of(blend(fused, by_list, config), answer)
     assert answer_rank(group, by_group, config) == expected
+
+
+def test_z_scores_are_those_of_the_candidates_that_a_search_would_blend() -> None:
+    scores = -np.sqrt(np.arange(60.0))
+    fused = ranked(np.arange(60), scores)
+    group = make_group("q", "s", fused, 8, str, candidates=20)
+    assert group is not None
+    first = group.first(20)
+    assert first is not None
+    assert np.mean(first.fused_z) == pytest.approx(0)
+    assert np.std(first.fused_z) == pytest.approx(1)
+    assert len(group.documents) == 60
+    assert min(group.fused_z) < min(first.fused_z)
+
+
+def test_fused_scores_begin_where_their_softmax_tells_the_answers_best() -> None:
+    rng = np.random.default_rng(3)
+    groups = []
+    for _ in range(400):
+        z = rng.normal(size=8)
+        chances = np.exp(2 * z) / np.exp(2 * z).sum()
+        answer = int(rng.choice(8, p=chances))
+        order = [answer, *(place for place in range(8) if place != answer)]
+        texts = tuple(map(str, order))
+        groups.append(Group("q", "s", texts, tuple(z[order].tolist()), (1,) * 8))
+    assert best_scale(groups) == pytest.approx(2, rel=0.2)
 
 
 def test_a_sample_holds_the_answer_and_negatives_of_both_kinds() -> None:

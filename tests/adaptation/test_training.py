@@ -18,7 +18,7 @@ from processor.ultimate_embedder.adaptation.judging import (
     ndcg,
 )
 from processor.ultimate_embedder.adaptation.settings import TrainingConfig
-from processor.ultimate_embedder.adaptation.training import Progress
+from processor.ultimate_embedder.adaptation.watch import Progress
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.weight_difference import WEIGHTS
 from processor.ultimate_embedder.errors import ModelError, UsageError

@@ -1,7 +1,9 @@
 """Probes of a bundle, ranked as its own search would, each answer without its question.
 
 What asks was taken from the chunk that answers, so that chunk is matched by its text
-without those words; all others are matched as stored.
+without those words; all others are matched as stored. A reranker is trained and judged
+on texts, and there every candidate is read without what names it: an answer would else
+be told by the heading that it lacks, and not by what it says.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from ..encoders.texts import TextEncoder
 from ..errors import BundleError, UsageError
 from ..models.manager import ModelManager
 from ..records import Chunk, Query, SparseInferenceRun, SparseVector
-from ..retrieval.probes import Probe, draw_probes
+from ..retrieval.masking import without_question
+from ..retrieval.probes import Probe, draw_probes, file_of
+from ..retrieval.questions import find_name
 from ..search.loading import dense_config
 from ..search.parts import Parts, fused_sparse_run
 from ..stages.fusion import (
@@ -60,6 +64,16 @@ class Split:
     chosen: tuple[Ranked, ...]
     judged: tuple[Ranked, ...]
 
+    @property
+    def parts(self) -> tuple[tuple[Ranked, ...], ...]:
+        """All three, in this order."""
+        return self.trained, self.chosen, self.judged
+
+    @property
+    def probes(self) -> int:
+        """How many there are together."""
+        return sum(map(len, self.parts))
+
 
 def split(probes: Sequence[Ranked]) -> Split:
     """Return the probes in three parts by a hash of their ids: 70 % and 30 % judged."""
@@ -78,24 +92,28 @@ def groups(probes: Sequence[Ranked]) -> list[Group]:
     return [probe.group for probe in probes if probe.group is not None]
 
 
+def candidate_groups(probes: Sequence[Ranked], candidates: int) -> list[Group]:
+    """Return the groups cut to the first candidates, where the answer is among them."""
+    cut = [group.first(candidates) for group in groups(probes)]
+    return [group for group in cut if group is not None]
+
+
 def bundle_chunks(parts: Parts) -> Iterator[Chunk]:
     """Yield a bundle's chunks by row.
 
     Raises:
         UsageError: the bundle holds no texts.
     """
-    if parts.points is None:
-        raise UsageError(
-            "Adapting reads texts; this bundle holds none.",
-            cure="Build it with jsonl among the exports.",
-        )
-    collection = parts.manifest.collection
-    for line, point in zip(parts.ids, parts.points, strict=True):
-        yield _chunk(collection, line["chunk_id"], point.get("payload", point))
+    for row in range(len(parts.ids)):
+        yield _chunk_at(parts, row)
 
 
-def rank_probes(parts: Parts, legs_of: LegsOf, count: int, seed: int) -> list[Ranked]:
+def rank_probes(
+    parts: Parts, legs_of: LegsOf, count: int, seed: int, candidates: int = DEPTH
+) -> list[Ranked]:
     """Return at most `count` probes of a bundle, ranked and fused as by its search.
+
+    z-scores of fused scores are those over the first `candidates`, as in a blend.
 
     Raises:
         UsageError: the bundle holds no texts.
@@ -106,12 +124,13 @@ def rank_probes(parts: Parts, legs_of: LegsOf, count: int, seed: int) -> list[Ra
         return []
     queries = [probe.query for probe in probes]
     legs = legs_of(queries, [probe.masked_text for probe in probes])
+    texts = UnnamedTexts(parts)
     stage = FusionStage(parts.fusion_of(len(legs)), parts.manifest.collection, silent)
     keys = [leg.key for leg in legs]
     masked = [MaskedRow(probe.row, probe.masked_text) for probe in probes]
     found = stage.run(queries, legs, keys, DEPTH, masked)
     return [
-        _ranked(parts, probe, rankings, keys)
+        _ranked(texts, probe, rankings, keys, candidates)
         for probe, rankings in zip(probes, found.rankings, strict=True)
     ]
 
@@ -181,18 +200,54 @@ def _bm25(run: SparseInferenceRun, texts: Sequence[str]) -> list[SparseVector]:
 
 
 def _ranked(
-    parts: Parts, probe: Probe, rankings: QueryRankings, keys: Sequence[str]
+    texts: UnnamedTexts,
+    probe: Probe,
+    rankings: QueryRankings,
+    keys: Sequence[str],
+    candidates: int,
 ) -> Ranked:
-    def text_of(row: int) -> str:
-        if row == probe.row:
-            return probe.masked_text
-        point = parts.points[row] if parts.points is not None else {}
-        return str(point.get("payload", point)["text"])
-
     lists = ProbeLists(tuple(rankings.legs[key] for key in keys), probe.row)
     text = probe.query.text
-    group = make_group(text, "probe", rankings.fused, probe.row, text_of)
+    group = make_group(
+        text, "probe", rankings.fused, probe.row, texts.of_row, candidates
+    )
     return Ranked(probe.query, lists, group)
+
+
+class UnnamedTexts:
+    """Texts of a bundle's chunks, each without its heading, docstring or title."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._known: dict[int, str] = {}
+
+    def of_row(self, row: int) -> str:
+        """Return a chunk's text without what names the chunk."""
+        if row not in self._known:
+            chunk = _chunk_at(self._parts, row)
+            name = find_name(chunk, alone=self._is_alone(row, chunk))
+            text = chunk.text
+            if name is not None:
+                text = without_question(text, name.text, name.span)
+            self._known[row] = text
+        return self._known[row]
+
+    def _is_alone(self, row: int, chunk: Chunk) -> bool:
+        """Say whether no chunk beside this one is of the same file."""
+        rows = (at for at in (row - 1, row + 1) if 0 <= at < len(self._parts.ids))
+        beside = (_chunk_at(self._parts, at) for at in rows)
+        return all(file_of(chunk) != file_of(other) for other in beside)
+
+
+def _chunk_at(parts: Parts, row: int) -> Chunk:
+    if parts.points is None:
+        raise UsageError(
+            "Adapting reads texts; this bundle holds none.",
+            cure="Build it with jsonl among the exports.",
+        )
+    point = parts.points[row]
+    collection = parts.manifest.collection
+    return _chunk(collection, parts.ids[row]["chunk_id"], point.get("payload", point))
 
 
 def _chunk(collection: str, chunk_id: str, payload: dict[str, Any]) -> Chunk:

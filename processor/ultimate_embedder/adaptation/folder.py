@@ -17,19 +17,16 @@ from ..errors import ModelError, UsageError
 README = "README.md"
 
 
-def check_target(folder: Path, *, replace: bool = False) -> None:
-    """Return if a difference may be written into a folder.
+def check_target(folder: Path, *, cure: str) -> None:
+    """Return if a difference may be written into a folder; `cure` says what else to do.
 
     Raises:
         UsageError: something is there that would be lost.
     """
-    if replace or not folder.exists():
+    if not folder.exists():
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        raise UsageError(
-            f"{folder} is not empty.",
-            cure="Name another folder, or pass --force to replace what is there.",
-        )
+        raise UsageError(f"{folder} is not empty.", cure=cure)
 
 
 def write_folder(

@@ -21,7 +21,8 @@ from ..records import RankedList
 class Group:
     """One query's candidates: the answer first, the others as fusion ranked them.
 
-    `fused_z` are z-scores over the whole fused list, `ranks` the places there, from 1.
+    `fused_z` are z-scores of the fused list, see `make_group`, `ranks` the places
+    there, from 1.
     Shapes: documents, fused_z and ranks have one length, at least 2.
     """
 
@@ -58,17 +59,20 @@ def make_group(
     fused: RankedList,
     answer: int,
     text_of: Callable[[int], str],
+    candidates: int | None = None,
 ) -> Group | None:
     """Return the group of a fused list; None: it lacks the answer, or all else.
 
-    Where fused scores do not differ, all z-scores are 0, as in a blend.
+    z-scores take mean and deviation of the first `candidates`, those that a blend would
+    see, or of all. Where fused scores do not differ, all are 0, as in a blend.
     """
     rows = fused.rows.tolist()
     if answer not in rows or len(rows) < 2:
         return None
-    deviation = float(fused.scores.std())
-    flat = deviation == 0 or fused.scores[0] == fused.scores[-1]
-    centred = fused.scores - float(fused.scores.mean())
+    seen = fused.scores[:candidates]
+    deviation = float(seen.std())
+    flat = deviation == 0 or seen[0] == seen[-1]
+    centred = fused.scores - float(seen.mean())
     z = np.zeros(len(rows)) if flat else centred / deviation
     first = rows.index(answer)
     order = [first, *(place for place in range(len(rows)) if place != first)]

@@ -18,6 +18,8 @@ from ..retrieval.significance import Estimate, estimates, paired_test
 from .groups import Group
 
 CUTOFF = 10
+SCALES = tuple(float(scale) for scale in np.geomspace(0.1, 10, 41))
+"""Scales of fused z-scores that are tried."""
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Weights of logits in a blend that are tried."""
 
@@ -92,6 +94,20 @@ def choose_blend(
     tried = [BlendConfig(weight=weight, bound=bound) for weight in sorted(weights)]
     means = [float(ndcg(blended_ranks(groups, logits, one)).mean()) for one in tried]
     return tried[int(np.argmax(np.round(means, 12)))]
+
+
+def best_scale(groups: Sequence[Group]) -> float:
+    """Return the scale of fused z-scores whose softmax tells the answers best.
+
+    That is the one with the least mean cross-entropy; logits that are added to scores
+    so scaled are log-odds, and so are the scores.
+    """
+    return min(SCALES, key=lambda scale: _loss(groups, scale))
+
+
+def _loss(groups: Sequence[Group], scale: float) -> float:
+    scores = [scale * np.array(group.fused_z) for group in groups]
+    return float(np.mean([np.logaddexp.reduce(one) - one[0] for one in scores]))
 
 
 def estimate(figures: Mapping[str, Float64Array], seed: int = 0) -> dict[str, Estimate]:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,46 +33,9 @@ from .groups import Group, sample
 from .low_rank import LowRankBert, Snapshot
 from .pairs import PairEncoder
 from .settings import TrainingConfig
+from .watch import Losses, Report, Trained, Watch
 
-Ending = Literal["steps", "no more gain", "time"]
-
-_REPORT_EVERY = 20  # steps
 _LEAST_TAU = 1e-3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Means since the last report. `fused` is what the fused scores alone would lose.
-
-    `held_out` is the loss of lists on the groups held out, where these were looked at.
-    """
-
-    step: int
-    steps: int
-    seconds: float
-    loss: float
-    fused: float
-    held_out: float | None = None
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """How training went; the model holds the weights of `kept_step`.
-
-    `weight` is what logits deserve in a blend: 1 / tau. `losses` are those on the
-    groups held out, by step, the first before any training.
-    """
-
-    steps: int
-    best_step: int
-    kept_step: int
-    ending: Ending
-    seconds: float
-    weight: float
-    losses: tuple[tuple[int, float], ...]
 
 
 class Trainer:
@@ -127,7 +90,7 @@ class Trainer:
         if not groups:
             raise UsageError("There is no group to train on.")
         with one_thread(), self._pool() as pool:
-            watch = _Watch(self.config, self._clock, report, seconds)
+            watch = Watch(self.config, self._clock, report, seconds)
             watch.looked(0, self._look(held_out, pool), self._snapshot)
             for step, batch in enumerate(_batches(groups, self.config), start=1):
                 watch.stepped(step, self._step(step - 1, batch, pool))
@@ -159,14 +122,14 @@ class Trainer:
 
     def _step(
         self, number: int, groups: Sequence[Group], pool: ThreadPoolExecutor
-    ) -> _Losses:
+    ) -> Losses:
         """Move once; return the mean losses before."""
         size = self.config.queries
         shards = [groups[at : at + size] for at in range(0, len(groups), size)]
         parts = list(pool.map(lambda shard: self._part(shard, number), shards))
         for place, tensor in enumerate(self._moved):
             tensor.grad = torch.stack([part.gradients[place] for part in parts]).mean(0)
-        losses = _Losses(*np.mean([part.losses for part in parts], axis=0).tolist())
+        losses = Losses(*np.mean([part.losses for part in parts], axis=0).tolist())
         if not np.isfinite(losses.listed):
             raise ModelError(
                 f"Training diverged at step {number + 1}.",
@@ -228,95 +191,11 @@ class Trainer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Losses:
-    listed: float
-    fused: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Part:
     """What one shard gives: gradients, and the losses with and without logits."""
 
     gradients: tuple[Tensor, ...]
     losses: tuple[float, float]
-
-
-class _Watch:
-    """Knows when to stop, keeps the best, and tells of progress."""
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        clock: Callable[[], float],
-        report: Report | None,
-        seconds: float | None,
-    ) -> None:
-        self.best: Snapshot | None = None
-        self._config, self._clock, self._report = config, clock, report
-        self._limit, self._begun = seconds, clock()
-        self._losses: list[tuple[int, float]] = []
-        self._since: list[_Losses] = []
-
-    def stepped(self, step: int, losses: _Losses) -> None:
-        self._since.append(losses)
-        if step % _REPORT_EVERY == 0:
-            self._tell(step)
-
-    def looked(
-        self, step: int, loss: float | None, snapshot: Callable[[], Snapshot]
-    ) -> None:
-        """Take the loss on the groups held out; the best so far is kept."""
-        if loss is None:
-            return
-        if not self._losses or loss < min(found for _, found in self._losses):
-            self.best = snapshot()
-        self._losses.append((step, loss))
-        self._tell(step, loss)
-
-    def unseen(self, step: int) -> bool:
-        """Say whether groups are held out and were not looked at after this step."""
-        return bool(self._losses) and self._losses[-1][0] != step
-
-    def ending(self, step: int) -> Ending | None:
-        """Return why training ends after this step, None: it goes on."""
-        if self._losses:
-            best = min(range(len(self._losses)), key=lambda at: self._losses[at][1])
-            if len(self._losses) - 1 - best >= self._config.patience:
-                return "no more gain"
-        if self._limit is not None and self._seconds() >= self._limit:
-            return "steps" if step == self._config.steps else "time"
-        return None
-
-    def trained(self, step: int, ending: Ending, weight: float) -> Trained:
-        best = min(self._losses, key=lambda found: found[1], default=(step, 0.0))
-        return Trained(
-            steps=step,
-            best_step=best[0],
-            kept_step=best[0] if self._config.keeps == "best" else step,
-            ending=ending,
-            seconds=self._seconds(),
-            weight=weight,
-            losses=tuple(self._losses),
-        )
-
-    def _seconds(self) -> float:
-        return self._clock() - self._begun
-
-    def _tell(self, step: int, held_out: float | None = None) -> None:
-        if self._report is None:
-            return
-        count = max(1, len(self._since))
-        self._report(
-            Progress(
-                step=step,
-                steps=self._config.steps,
-                seconds=self._seconds(),
-                loss=sum(one.listed for one in self._since) / count,
-                fused=sum(one.fused for one in self._since) / count,
-                held_out=held_out,
-            )
-        )
-        self._since.clear()
 
 
 def _batches(groups: Sequence[Group], config: TrainingConfig) -> Iterator[list[Group]]:

@@ -15,7 +15,7 @@ from .output import Sheet, show_sheet, stdout_format
 
 if TYPE_CHECKING:
     from ..adaptation.report import AdaptReport
-    from ..adaptation.training import Progress
+    from ..adaptation.watch import Progress
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -84,7 +84,7 @@ def adapt(  # noqa: PLR0913 - each is an option
     Exit codes: 0 judged, kept or not; 1 no bundle, or a model is missing; 2 bad usage,
     or fewer than 60 questions can be drawn.
     """
-    from ..adaptation.from_bundle import AdaptChoices
+    from ..adaptation.choices import AdaptChoices
     from ..adaptation.from_bundle import adapt as adapted
     from ..export.manifest import Manifest
 

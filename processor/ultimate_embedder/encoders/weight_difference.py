@@ -48,8 +48,9 @@ _CURE = "Restore the folder, or train the difference again."
 class DifferenceCard(BaseModel):
     """What a difference says about itself.
 
-    `rank` is the largest that was kept, None where no matrix was shortened. `training`
-    holds whatever makes it repeatable: seeds, hashes of the data, figures.
+    `rank` is the largest that was kept, None where no matrix was shortened. `blend` was
+    chosen over so many `candidates`. `training` holds whatever makes it repeatable:
+    seeds, hashes of the data, figures.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -60,6 +61,7 @@ class DifferenceCard(BaseModel):
     base_sha256: str = Field(pattern=r"[0-9a-f]{64}")
     rank: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(ge=1)
+    candidates: int | None = Field(default=None, ge=1)
     blend: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
 

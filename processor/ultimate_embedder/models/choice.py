@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ..config import ModelConfig, RerankingConfig, SparseModelConfig
+from ..config import (
+    RERANK_CANDIDATES,
+    RERANK_TOP_K,
+    ModelConfig,
+    RerankingConfig,
+    SparseModelConfig,
+)
 from ..encoders.hub import Hub, is_hub_id
 from ..encoders.sources import locate_model
 from ..errors import ModelError, UnknownModel, UsageError
@@ -214,10 +220,13 @@ def describe_difference_folder(folder: Path) -> RerankingConfig:
     """
     card = read_json(folder / "config.json")
     try:
+        candidates = int(card.get("candidates") or RERANK_CANDIDATES)
         return RerankingConfig(
             name=_vector_name(folder),
             hf_model_id=str(card["base_model"]),
             max_tokens=int(card["max_tokens"]),
+            candidates=candidates,
+            top_k=min(RERANK_TOP_K, candidates),
             blend=BlendConfig.parse(card["blend"]) if card.get("blend") else None,
             licence="see the folder",
             package=card.get("base_package"),

@@ -73,7 +73,7 @@ def _with_company(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, bool]]:
     alone = True
     for chunk in chunks:
         if held is not None:
-            beside = _file(held) == _file(chunk)
+            beside = file_of(held) == file_of(chunk)
             yield held, alone and not beside
             alone = not beside
         held = chunk
@@ -81,7 +81,8 @@ def _with_company(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, bool]]:
         yield held, alone
 
 
-def _file(chunk: Chunk) -> tuple[str, str]:
+def file_of(chunk: Chunk) -> tuple[str, str]:
+    """Return what tells the file that a chunk is of."""
     return chunk.source_subdir, chunk.filename
 
 

@@ -77,12 +77,27 @@ def find_question(chunk: Chunk, *, alone: bool = False) -> Question | None:
 
     `alone`: the chunk is its file's only one, so that the file's title asks for it.
     """
+    return next(filter(_telling, _questions(chunk, alone)), None)
+
+
+def find_name(chunk: Chunk, *, alone: bool = False) -> Question | None:
+    """Return what `find_question` does, or where there is none what names the chunk.
+
+    That is a heading, a docstring or a title too generic to mean this chunk alone.
+    """
+    found = list(_questions(chunk, alone))
+    return next(filter(_telling, found), found[0] if found else None)
+
+
+def _questions(chunk: Chunk, alone: bool) -> Iterator[Question]:
     for kind, start, end, raw in _asked(chunk, alone):
         text = _plain(raw)
-        if is_telling(text):
-            asks = kind == "heading" and text.endswith(("?", "\uff1f", "\u061f"))
-            return Question(text, "question" if asks else kind, (start, end))
-    return None
+        asks = kind == "heading" and text.endswith(("?", "\uff1f", "\u061f"))
+        yield Question(text, "question" if asks else kind, (start, end))
+
+
+def _telling(question: Question) -> bool:
+    return is_telling(question.text)
 
 
 def is_telling(question: str) -> bool:
