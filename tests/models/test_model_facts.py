@@ -79,6 +79,16 @@ def prompts(folder: Path, default: str | None = None, **texts: str) -> Path:
             },
             512,
         ),
+        (
+            {
+                "config": {
+                    "model_type": "nomic_bert",
+                    "n_positions": 8192,
+                    "max_trained_positions": 2048,
+                }
+            },
+            2048,
+        ),
         ({}, None),
     ],
 )

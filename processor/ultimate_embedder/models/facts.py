@@ -18,8 +18,13 @@ from ..errors import ModelError, ModelMismatch
 
 _CURE = "Give the folder of a model in Hugging Face layout."
 _WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
-_WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_length")
-_POSITIONS_AFTER_PADDING = ("roberta", "camembert", "xmod", "ibert", "mpnet")
+_WINDOWS = (
+    "max_position_embeddings",
+    "max_trained_positions",
+    "n_positions",
+    "max_seq_length",
+)
+POSITIONS_AFTER_PADDING = ("roberta", "camembert", "xmod", "ibert", "mpnet")
 """Families whose first position is the one after that of the padding."""
 _LONGEST = 10**7  # what a tokenizer states when it has no limit is far above
 _MODES: Mapping[str, Pooling] = {
@@ -78,7 +83,7 @@ def read_facts(folder: Path) -> StatedFacts:
         architectures=tuple(map(str, model.get("architectures") or ())),
         width=_first_count(model, _WIDTHS),
         window=_window(folder, model),
-        pooling=_pooling(folder),
+        pooling=stated_pooling(folder),
         prompts=_texts(sentence.get("prompts")),
         default_prompt=sentence.get("default_prompt_name"),
         outputs=_outputs(model),
@@ -93,6 +98,29 @@ def own_classes(folder: Path) -> dict[str, str]:
     """
     stated = read_json(folder / "config.json", optional=True)
     return _texts(stated.get("auto_map"))
+
+
+def stated_pooling(folder: Path) -> Pooling | None:
+    """Return how the model's states are pooled, None where its files do not say.
+
+    Raises:
+        ModelError: in a way that is not done here, or in several at once.
+    """
+    stated = read_json(folder / "1_Pooling" / "config.json", optional=True)
+    if not stated:
+        return None
+    named = stated.get("pooling_mode")
+    wanted = (
+        {named} if isinstance(named, str) else {k for k in stated if _on(stated, k)}
+    )
+    known = {**_MODES, **_NAMES}
+    if len(wanted) != 1 or not wanted <= known.keys():
+        raise ModelError(
+            f"{folder / '1_Pooling' / 'config.json'} asks for the pooling "
+            f"{', '.join(sorted(wanted)) or 'of none'}, which is not done here.",
+            cure=f"Choose a model with one of {', '.join(_NAMES)}.",
+        )
+    return known[wanted.pop()]
 
 
 def check_prompts(folder: Path, config: ModelConfig) -> None:
@@ -166,28 +194,10 @@ def _window(folder: Path, model: Mapping[str, Any]) -> int | None:
 def _positions(model: Mapping[str, Any]) -> int | None:
     found = _first_count(model, _WINDOWS)
     family = str(model.get("model_type", ""))
-    if found is None or not any(name in family for name in _POSITIONS_AFTER_PADDING):
+    if found is None or not any(name in family for name in POSITIONS_AFTER_PADDING):
         return found
     padding = model.get("pad_token_id")
     return found - (padding if is_count(padding) else 0) - 1
-
-
-def _pooling(folder: Path) -> Pooling | None:
-    stated = read_json(folder / "1_Pooling" / "config.json", optional=True)
-    if not stated:
-        return None
-    named = stated.get("pooling_mode")
-    wanted = (
-        {named} if isinstance(named, str) else {k for k in stated if _on(stated, k)}
-    )
-    known = {**_MODES, **_NAMES}
-    if len(wanted) != 1 or not wanted <= known.keys():
-        raise ModelError(
-            f"{folder / '1_Pooling' / 'config.json'} asks for the pooling "
-            f"{', '.join(sorted(wanted)) or 'of none'}, which is not done here.",
-            cure=f"Choose a model with one of {', '.join(_NAMES)}.",
-        )
-    return known[wanted.pop()]
 
 
 def _on(stated: Mapping[str, Any], key: str) -> bool:

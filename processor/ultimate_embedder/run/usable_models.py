@@ -11,7 +11,7 @@ from ..encoders.sources import ModelLocation, locate_model
 from ..encoders.splade_source import find_splade
 from ..errors import ModelError
 from ..models.catalogue import KAGGLE_OPTIMIZED_MODELS, RERANKING_MODELS, SPARSE_MODELS
-from ..models.facts import read_facts
+from ..models.facts import stated_pooling
 from ..models.manager import ModelSource
 
 _Model = TypeVar("_Model", ModelConfig, SparseModelConfig)
@@ -99,8 +99,7 @@ def _tell_of_pooling(model: ModelConfig, location: ModelLocation, warn: Warn) ->
     known = {one.hf_model_id for one in KAGGLE_OPTIMIZED_MODELS.values()}
     if model.name in KAGGLE_OPTIMIZED_MODELS or model.hf_model_id in known:
         return
-    stated = location.path / "config.json"
-    if stated.is_file() and read_facts(location.path).pooling is None:
+    if stated_pooling(location.path) is None:
         warn(
             f"Model {model.name} does not say how its states are pooled: "
             f"{model.pooling} was taken. If it was trained with another, say so in "
