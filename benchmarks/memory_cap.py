@@ -1,25 +1,27 @@
 """Real-size models of random weights under a memory cap, on texts of mixed lengths.
 
-For each model: the most bytes held on the card against the cap, tokens a second, the
-share of padding, passes that had to be split, and what the planner reckons beside what
-was measured. Weights are random: speed and memory do not depend on them. The models are
-built on the device from their published shapes; nothing is fetched.
+For each model, dense, SPLADE or reranker: the most bytes held on the card against the
+cap, tokens a second, the share of padding, passes that had to be split, and what the
+planner reckons for the costliest pass beside what was measured. Passes are cut to the
+planner's own budget for the cap. Weights are random: speed and memory do not depend on
+them. A model is saved to a temporary folder (3 GiB at most) in its published shape and
+loaded as a run loads it; nothing is fetched.
 
     python -m benchmarks.memory_cap --json out.json
-    python -m benchmarks.memory_cap --tiny          # small models on the CPU, seconds
+    python -m benchmarks.memory_cap --tiny          # small models, a pretended card
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import math
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,134 +29,79 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, Qwen2Config, Qwen3Config, XLMRobertaConfig
 
-from processor.ultimate_embedder import memory_cost
 from processor.ultimate_embedder.config import (
     DEFAULT_GPU_MEMORY_CAP_BYTES,
     GIB,
     ModelConfig,
-    Pooling,
+    RerankingConfig,
+    SparseModelConfig,
 )
 from processor.ultimate_embedder.encoders.adaptive import AdaptiveEncoder
-from processor.ultimate_embedder.encoders.dense_torch import (
-    TorchDenseEncoder,
-    one_thread,
+from processor.ultimate_embedder.encoders.architecture import read_architecture
+from processor.ultimate_embedder.encoders.passes import DeviceUse
+from processor.ultimate_embedder.encoders.splade_source import find_splade
+from processor.ultimate_embedder.memory_cost import (
+    Head,
+    padded_length,
+    planned_peak_bytes,
 )
-from processor.ultimate_embedder.encoders.device_probe import (
-    CudaProbe,
-    device_peak_bytes,
-    enforce_cap,
-)
-from processor.ultimate_embedder.encoders.precision import (
-    GUARDED_ATTENTION,
-    GUARDED_DTYPE,
-    cuda_dtype,
-    guard_float16,
-    register_guarded_attention,
-)
-from processor.ultimate_embedder.hardware import peak_memory_bytes, this_machine
+from processor.ultimate_embedder.memory_plan import ModelKind
+from processor.ultimate_embedder.memory_room import PlannedRoom
 from processor.ultimate_embedder.planning import ROWS_A_BATCH, plan_batches
-from processor.ultimate_embedder.records import UInt32Array
+from processor.ultimate_embedder.stages.cross_encoder import (
+    CrossEncoderBatchExecutor,
+    SmallerBatches,
+)
 
-LONGEST = 8192
+from .memory_cards import Card, PretendedCard, RealCard
+from .memory_models import SHAPES, TINY_SHAPES, WORDS, Shape, save
+
 SHORTEST = 16
-BUDGET_TOKENS = 16384
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A model's published shape, and how it pools."""
-
-    make: Callable[[], Any]
-    pooling: Pooling
-
-
-SHAPES = {
-    "bge-m3": Shape(
-        lambda: XLMRobertaConfig(
-            vocab_size=250002,
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            max_position_embeddings=8194,
-            type_vocab_size=1,
-            pad_token_id=1,
-        ),
-        "cls",
-    ),
-    "jina-code-embeddings-1.5b": Shape(
-        lambda: Qwen2Config(
-            vocab_size=151936,
-            hidden_size=1536,
-            intermediate_size=8960,
-            num_hidden_layers=28,
-            num_attention_heads=12,
-            num_key_value_heads=2,
-            max_position_embeddings=32768,
-            use_cache=False,
-        ),
-        "last",
-    ),
-    "qwen3-embedding-0.6b": Shape(
-        lambda: Qwen3Config(
-            vocab_size=151669,
-            hidden_size=1024,
-            intermediate_size=3072,
-            num_hidden_layers=28,
-            num_attention_heads=16,
-            num_key_value_heads=8,
-            head_dim=128,
-            max_position_embeddings=32768,
-            use_cache=False,
-        ),
-        "last",
-    ),
+PAIRS_A_BATCH = 32
+QUERY = "w1 w2 w3"
+_HEADS: dict[ModelKind, Head] = {
+    "dense": "none",
+    "sparse": "masked-lm",
+    "rerank": "classifier",
 }
-
-_SMALL: dict[str, Any] = {
-    "vocab_size": 500,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 258,
-}
-TINY_SHAPES = {
-    "tiny-xlm-roberta": Shape(
-        lambda: XLMRobertaConfig(**_SMALL, pad_token_id=1), "cls"
-    ),
-    "tiny-qwen3": Shape(
-        lambda: Qwen3Config(
-            **_SMALL, num_key_value_heads=2, head_dim=8, use_cache=False
-        ),
-        "last",
-    ),
-}
+_BESIDE: dict[ModelKind, int] = {"dense": 2, "sparse": 2, "rerank": 6}
+"""Tokens that are not words of a text: special ones, the query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one model took; bytes are bytes, on the CPU those of the process."""
+    """What one model took; bytes are bytes, the CUDA context included."""
 
     model: str
+    kind: ModelKind
     device: str
     dtype: str
     parameters: int
     texts: int
     tokens: int
     longest: int
-    cap_bytes: int | None
+    passes: int
+    largest_pass: int
+    cap_bytes: int
     peak_bytes: int
-    after_bytes: int | None
-    within_cap: bool | None
-    estimated_bytes: int | None
-    estimate_error: float | None
+    after_bytes: int
+    within_cap: bool
+    estimated_bytes: int
+    estimate_error: float
     padding_ratio: float
     oom_retries: int
     seconds: float
     tokens_per_second: float
+
+
+@dataclass(slots=True)
+class Work:
+    """What was done: rows and positions of each pass, failures, time."""
+
+    shapes: list[tuple[int, int]]
+    retries: int = 0
+    seconds: float = 0.0
 
 
 def mixed_lengths(number: int, longest: int, seed: int = 0) -> list[int]:
@@ -165,179 +112,195 @@ def mixed_lengths(number: int, longest: int, seed: int = 0) -> list[int]:
     return [longest, longest, *drawn]
 
 
-def build(name: str, shape: Shape, *, device: str, dtype: str) -> TorchDenseEncoder:
-    """Return an encoder of random weights, made where it runs."""
-    config = shape.make()
-    guarded = dtype == GUARDED_DTYPE
-    if guarded:
-        register_guarded_attention()
-    options = {"attn_implementation": GUARDED_ATTENTION} if guarded else {}
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModel.from_config(config, dtype=getattr(torch, dtype), **options)
-    if guarded:
-        guard_float16(model, name)
-    stated = ModelConfig(
-        name=name,
-        hf_model_id=name,
-        vector_dim=config.hidden_size,
-        max_tokens=min(LONGEST, config.max_position_embeddings - 2),
-        pooling=shape.pooling,
-    )
-    return TorchDenseEncoder(model.eval(), stated, device=device, dtype=dtype)
-
-
 def measure(
-    name: str,
-    shape: Shape,
-    lengths: Sequence[int],
-    *,
-    device: str,
-    cap_bytes: int,
-    budget_tokens: int,
+    name: str, shape: Shape, card: Card, *, cap_bytes: int, texts: int
 ) -> Measured:
-    """Embed texts of random ids and return what it took.
+    """Compute texts of random words and return what it took.
 
     Raises:
         DeviceOutOfMemory: a text alone does not fit under the cap.
     """
-    on_card = device != "cpu"
-    if on_card:
-        enforce_cap(device, cap_bytes)
-    dtype = cuda_dtype(device) if on_card else this_machine().cpu_dtype
-    probe = CudaProbe()
-    encoder = build(name, shape, device=device, dtype=dtype)
-    model = encoder._model
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    adaptive = AdaptiveEncoder(
-        encoder,
-        name,
-        budget_tokens=budget_tokens if on_card else None,
-        release=(lambda: probe.free(device)) if on_card else (lambda: None),
-        used_bytes=(
-            (lambda: device_peak_bytes(device)) if on_card else peak_memory_bytes
-        ),
-        cap_bytes=cap_bytes if on_card else None,
-    )
-    with nullcontext() if on_card else one_thread():
-        seconds, positions, retries = _embed(
-            adaptive, lengths, model.config.vocab_size, budget_tokens
+    lengths = mixed_lengths(texts, shape.window)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        parameters = save(folder, shape)
+        card.begin(cap_bytes)
+        room = PlannedRoom(
+            model=name,
+            kind=shape.kind,
+            architecture=read_architecture(folder, _HEADS[shape.kind]),
+            dtype=card.dtype,
+            cap_bytes=cap_bytes,
         )
-    peak = device_peak_bytes(device) if on_card else peak_memory_bytes()
-    estimated = _estimate(model.config, parameters, dtype, lengths, budget_tokens)
-    encoder.close()
-    del model, adaptive
-    gc.collect()
-    if on_card:
-        probe.free(device)
+        work = _RUNS[shape.kind](folder, shape, card, room, lengths)
+    peak, estimated = card.peak_bytes(), _estimate(room, work.shapes)
     tokens = sum(lengths)
     return Measured(
         model=name,
-        device=torch.cuda.get_device_name(device) if on_card else "cpu",
-        dtype=dtype,
+        kind=shape.kind,
+        device=card.name,
+        dtype=card.dtype,
         parameters=parameters,
         texts=len(lengths),
         tokens=tokens,
         longest=max(lengths),
-        cap_bytes=cap_bytes if on_card else None,
+        passes=len(work.shapes),
+        largest_pass=max(taken for _, taken in work.shapes),
+        cap_bytes=cap_bytes,
         peak_bytes=peak,
-        after_bytes=probe.used_bytes(device) if on_card else None,
-        within_cap=peak <= cap_bytes if on_card else None,
+        after_bytes=card.used_bytes(),
+        within_cap=peak <= cap_bytes,
         estimated_bytes=estimated,
-        estimate_error=estimated / peak - 1 if on_card and estimated else None,
-        padding_ratio=positions / tokens - 1,
-        oom_retries=retries,
-        seconds=seconds,
-        tokens_per_second=tokens / seconds,
+        estimate_error=estimated / peak - 1,
+        padding_ratio=sum(taken for _, taken in work.shapes) / tokens - 1,
+        oom_retries=work.retries,
+        seconds=work.seconds,
+        tokens_per_second=tokens / work.seconds,
     )
 
 
-def _embed(
-    encoder: AdaptiveEncoder, lengths: Sequence[int], vocabulary: int, budget: int
-) -> tuple[float, int, int]:
-    """Return seconds, positions computed and passes split, over all planned batches."""
-    draw = np.random.default_rng(0)
-    ids: list[UInt32Array] = [
-        draw.integers(5, vocabulary, length, dtype=np.uint32) for length in lengths
-    ]
-    positions = retries = 0
-    started = time.perf_counter()
-    for batch in _batches(lengths, budget):
-        vectors = encoder.encode([ids[row] for row in batch])
-        assert np.isfinite(vectors).all()
-        cost = encoder.take_cost()
-        positions += cost.positions
-        retries += cost.oom_retries
-    return time.perf_counter() - started, positions, retries
-
-
-def _estimate(
-    config: Any, parameters: int, dtype: str, lengths: Sequence[int], budget: int
-) -> int:
+def _estimate(room: PlannedRoom, shapes: Sequence[tuple[int, int]]) -> int:
     """Return what the planner reckons for the costliest pass, context included."""
-    heads = config.num_attention_heads
-    architecture = memory_cost.Architecture(
-        family=config.model_type,
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        vocabulary=config.vocab_size,
-        gated=config.hidden_act == "silu",
-        head="none",
-        parameters=parameters,
-    )
+    assert room.architecture is not None
     return max(
-        memory_cost.planned_peak_bytes(
-            architecture,
-            dtype,
-            rows=len(batch),
-            length=max(lengths[row] for row in batch),
+        planned_peak_bytes(
+            room.architecture, room.dtype, rows=rows, length=taken // rows
         )
-        for batch in _batches(lengths, budget)
+        for rows, taken in set(shapes)
     )
 
 
-def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Return the rows of each planned batch."""
+def _dense(
+    folder: Path, shape: Shape, card: Card, room: PlannedRoom, lengths: Sequence[int]
+) -> Work:
+    config = ModelConfig(
+        name=room.model,
+        hf_model_id=str(folder),
+        vector_dim=shape.make().hidden_size,
+        max_tokens=shape.window,
+        pooling=shape.pooling,
+    )
+    padded = [padded_length(length, shape.window) for length in lengths]
+    budget = room.positions(max(padded))
     plan = plan_batches(
-        np.array(lengths, dtype=np.int64),
-        np.arange(len(lengths), dtype=np.int64),
+        np.array(padded),
+        np.arange(len(padded)),
         budget_tokens=budget,
         max_rows=ROWS_A_BATCH,
     )
-    return [plan.batch(number).tolist() for number in range(len(plan))]
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(5, WORDS, length, dtype=np.uint32) for length in lengths]
+    encoder = card.dense(folder, config)
+    passes = AdaptiveEncoder(encoder, room.model, budget_tokens=budget)
+    work = Work([])
+    started = time.perf_counter()
+    for number in range(len(plan)):
+        batch = plan.batch(number).tolist()
+        assert np.isfinite(passes.encode([ids[row] for row in batch])).all()
+        cost = passes.take_cost()
+        work.retries += cost.oom_retries
+        work.shapes += [(rows, rows * padded[batch[0]]) for rows in cost.rows]
+    work.seconds = time.perf_counter() - started
+    return work
+
+
+def _splade(
+    folder: Path, shape: Shape, card: Card, room: PlannedRoom, lengths: Sequence[int]
+) -> Work:
+    config = SparseModelConfig(
+        name=room.model,
+        kind="splade",
+        hf_model_id=str(folder),
+        max_tokens=shape.window,
+    )
+    source = find_splade(config, device=card.device, dtype=card.dtype, offline=True)
+    work = Work([])
+    with closing(card.splade(source, _use(card, room))) as encoder:
+        forward = encoder.forward
+
+        def noted(pieces: Any) -> Any:
+            found = forward(pieces)
+            longest = padded_length(max(map(len, pieces)), shape.window)
+            work.shapes.append((len(pieces), len(pieces) * longest))
+            return found
+
+        encoder.forward = noted  # type: ignore[method-assign]
+        started = time.perf_counter()
+        for batch in encoder.batches(_texts(lengths, "sparse")):
+            work.retries += batch.oom_retries
+        work.seconds = time.perf_counter() - started
+    return work
+
+
+def _rerank(
+    folder: Path, shape: Shape, card: Card, room: PlannedRoom, lengths: Sequence[int]
+) -> Work:
+    config = RerankingConfig(
+        name=room.model, hf_model_id=str(folder), max_tokens=shape.window
+    )
+    scorer = card.scorer(config)
+    score = scorer.score
+    work = Work([])
+
+    def noted(pairs: Any) -> Any:
+        found = score(pairs)
+        taken = scorer.padded_tokens(scorer.pair_lengths(pairs))
+        work.shapes.append((len(pairs), taken))
+        return found
+
+    def failed(_: SmallerBatches) -> None:
+        work.retries += 1
+
+    scorer.score = noted  # type: ignore[method-assign]
+    executor = CrossEncoderBatchExecutor(scorer, PAIRS_A_BATCH, use=_use(card, room))
+    started = time.perf_counter()
+    executor.score(QUERY, _texts(lengths, "rerank"), tell=failed)
+    work.seconds = time.perf_counter() - started
+    return work
+
+
+_RUNS: dict[ModelKind, Callable[..., Work]] = {
+    "dense": _dense,
+    "sparse": _splade,
+    "rerank": _rerank,
+}
+
+
+def _use(card: Card, room: PlannedRoom) -> DeviceUse:
+    return DeviceUse(
+        model=room.model,
+        device=card.device,
+        used_bytes=card.peak_bytes,
+        cap_bytes=room.cap_bytes,
+        room=room,
+    )
+
+
+def _texts(lengths: Sequence[int], kind: ModelKind) -> list[str]:
+    """Return texts that have these lengths in tokens."""
+    draw = random.Random(0)
+    words = [f"w{number}" for number in range(WORDS)]
+    return [" ".join(draw.choices(words, k=one - _BESIDE[kind])) for one in lengths]
 
 
 def run(
     *,
     tiny: bool,
-    device: str,
+    device: str = "cuda:0",
     cap_bytes: int = DEFAULT_GPU_MEMORY_CAP_BYTES,
     texts: int = 256,
-    budget_tokens: int = BUDGET_TOKENS,
     models: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the figures of each model, with the date and the versions."""
     shapes = TINY_SHAPES if tiny else SHAPES
-    lengths = mixed_lengths(texts, 256 if tiny else LONGEST)
+    card: Card = PretendedCard() if tiny else RealCard(device)
     measured = [
-        measure(
-            name,
-            shapes[name],
-            lengths,
-            device=device,
-            cap_bytes=cap_bytes,
-            budget_tokens=budget_tokens,
-        )
+        measure(name, shapes[name], card, cap_bytes=cap_bytes, texts=texts)
         for name in models or shapes
     ]
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,
-        "budget_tokens": budget_tokens,
         "models": [asdict(one) for one in measured],
     }
 
@@ -345,37 +308,33 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a line for each model, write JSON; 1 if a peak is over the cap."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="small models on the CPU")
-    parser.add_argument(
-        "--device", default=None, help="default cuda:0, cpu with --tiny"
-    )
+    parser.add_argument("--tiny", action="store_true", help="on a pretended card")
+    parser.add_argument("--device", default="cuda:0", help="default cuda:0")
     parser.add_argument("--cap", type=float, default=12.0, help="GiB a card (12)")
     parser.add_argument("--texts", type=int, default=256)
-    parser.add_argument("--budget-tokens", type=int, default=BUDGET_TOKENS)
     parser.add_argument("--models", nargs="*", default=[], help="default: all")
     parser.add_argument("--json", type=Path, help="write the figures here")
     chosen = parser.parse_args(arguments)
-    device = chosen.device or ("cpu" if chosen.tiny else "cuda:0")
-    if device != "cpu" and not torch.cuda.is_available():
+    if not chosen.tiny and not torch.cuda.is_available():
         print("There is no CUDA device here; --tiny runs without.", file=sys.stderr)
         return 2
     found = run(
         tiny=chosen.tiny,
-        device=device,
+        device=chosen.device,
         cap_bytes=int(chosen.cap * GIB),
         texts=chosen.texts,
-        budget_tokens=chosen.budget_tokens,
         models=chosen.models,
     )
     for one in found["models"]:
         print(
-            f"{one['model']}: peak {one['peak_bytes'] / GIB:.2f} GiB, "
+            f"{one['model']}: peak {one['peak_bytes'] / GIB:.2f} GiB of "
+            f"{one['cap_bytes'] / GIB:.2f}, reckoned {one['estimate_error']:+.1%}, "
             f"{one['tokens_per_second']:.0f} tokens/s, "
             f"padding {one['padding_ratio']:.1%}, {one['oom_retries']} retries"
         )
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return 1 if any(one["within_cap"] is False for one in found["models"]) else 0
+    return int(not all(one["within_cap"] for one in found["models"]))
 
 
 if __name__ == "__main__":
