@@ -57,6 +57,8 @@ class Faults:
             if name == "pwrite":
                 self._remember(path, arguments[1], arguments[2])
             result = real(*arguments, **named)
+            if name in ("rename", "replace"):
+                self._moved(path, self._path(arguments[1]))
             if name in ("fsync", "fdatasync"):
                 self.unsynced.pop(path, None)
                 self.opened.discard(path)
@@ -88,6 +90,14 @@ class Faults:
         mode, path = arguments[1], os.fsdecode(os.fspath(arguments[0]))
         if isinstance(mode, str) and "w" in mode and path.startswith(str(self.below)):
             self.opened.add(path)
+
+    def _moved(self, before: str, after: str) -> None:
+        """Follow what is not synced to the place where a rename puts it."""
+        for path in [p for p in self.opened if f"{p}/".startswith(f"{before}/")]:
+            self.opened.discard(path)
+            self.opened.add(after + path.removeprefix(before))
+        for path in [p for p in self.unsynced if f"{p}/".startswith(f"{before}/")]:
+            self.unsynced[after + path.removeprefix(before)] = self.unsynced.pop(path)
 
     def _remember(self, path: str, data: bytes, offset: int) -> None:
         """Keep what stands where a write goes, to undo it."""

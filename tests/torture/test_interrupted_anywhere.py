@@ -19,6 +19,7 @@ from promises import Promise
 from torture_parts import config_of, leftovers, run_once, some_pages, sums, write_pages
 
 SHORT = 9
+PUBLISHING = 4
 LONG = 200
 STOPPED, WRONG_USE = 3, 2
 
@@ -52,10 +53,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 def moments(calls: int, rounds: int) -> list[int]:
-    """Return call numbers spread over a run, the first and the last among them."""
+    """Return call numbers spread over a run, the first and the last few among them.
+
+    The last few publish the bundle.
+    """
     if rounds >= calls:
         return list(range(1, calls + 1))
-    return sorted({1 + round(n * (calls - 1) / (rounds - 1)) for n in range(rounds)})
+    spread = {1 + round(n * (calls - 1) / (rounds - 1)) for n in range(rounds)}
+    return sorted(spread | set(range(calls - PUBLISHING + 1, calls + 1)))
 
 
 def interrupt_and_resume(

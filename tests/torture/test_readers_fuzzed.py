@@ -22,7 +22,7 @@ from torture_parts import (
 )
 
 from processor.ultimate_embedder.delivery.bundle_points import plan_upload, read_batches
-from processor.ultimate_embedder.errors import EmbedderError
+from processor.ultimate_embedder.errors import BundleError, EmbedderError
 from processor.ultimate_embedder.export.checksums import parse_sums
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.vectors import open_vectors
@@ -185,6 +185,21 @@ def test_a_bundle_with_a_mutated_file_is_read_or_refused(
             assert not verify_bundle(bundle).whole, number
         path.write_bytes(content)
     assert verify_bundle(bundle).whole
+
+
+@pytest.mark.parametrize("line", [b"", b"[]\n", b'{"payload": {"text": "a"}}\n'])
+def test_a_line_that_is_no_point_is_refused_by_search(
+    light: Reference, tmp_path: Path, line: bytes
+) -> None:
+    bundle = Path(
+        shutil.copytree(light.root / "reference" / COLLECTION, tmp_path / "d")
+    )
+    points = bundle / f"{COLLECTION}_qdrant.jsonl"
+    points.write_bytes(line * points.read_bytes().count(b"\n"))
+    with pytest.raises(
+        BundleError, match=r"docs_qdrant\.jsonl has no point in line \d"
+    ):
+        search(bundle)
 
 
 @pytest.mark.parametrize(

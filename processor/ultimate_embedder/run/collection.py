@@ -275,7 +275,12 @@ class CollectionRun:
         if not self._config.enable_rerank:
             self._skipped("rerank", "enable_rerank")
         with Reranking(
-            self._config, self._parts, self._loans, self._beside, self._emit
+            self._config,
+            self._parts,
+            self._loans,
+            self._beside,
+            self._emit,
+            self._work_dir / "rerank",
         ) as reranking:
             run = RetrievalRun(
                 config=self._config,

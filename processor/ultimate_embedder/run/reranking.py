@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
+from urllib.parse import quote
 
 from ..config import PipelineConfig, RerankingConfig
 from ..errors import DeviceOutOfMemory
@@ -15,6 +17,7 @@ from ..stages.rerank import RerankPipeline
 from ..stages.rerank_fitting import Fallback, OpenFallback, stepped_down_to
 from ..telemetry.events import Emit, FallbackUsed
 from .beside import Beside, require_weights
+from .kept_scores import KeepingScorer, KeptScores, scores_fingerprint
 from .leased import DeviceLoans
 from .parts import Parts
 
@@ -32,12 +35,15 @@ class Reranking:
         loans: DeviceLoans,
         beside: Beside,
         emit: Emit,
+        kept: Path,
     ) -> None:
+        """`kept` is a folder where scores of pairs outlive an interruption."""
         self._config = config
         self._parts = parts
         self._loans = loans
         self._beside = beside
         self._emit = emit
+        self._kept = kept
         self._held = ExitStack()
 
     def __enter__(self) -> Reranking:
@@ -109,7 +115,17 @@ class Reranking:
         use = self._loans.use(lease, model.name, device, room)
         scorer = self._parts.load_scorer(model)
         use = use.calibrated(scorer, padded_length(model.max_tokens, model.max_tokens))
-        return CrossEncoderBatchExecutor(scorer, model.batch_cap, use=use)
+        keeping = KeepingScorer(scorer, self._scores(model, device))
+        return CrossEncoderBatchExecutor(keeping, model.batch_cap, use=use)
+
+    def _scores(self, model: RerankingConfig, device: str) -> KeptScores:
+        """Open what earlier runs scored with this model; `_held` closes it."""
+        fingerprint = scores_fingerprint(
+            model, device=device, threads=self._config.gpu.workers
+        )
+        return self._held.enter_context(
+            KeptScores(self._kept / quote(model.name, safe=""), fingerprint)
+        )
 
     def _fallback(self, model: RerankingConfig) -> OpenFallback | None:
         """Return what loads the smaller model, over as many candidates."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import RERANK_CANDIDATES, RerankingConfig
-from ..errors import ModelNotAvailable, UsageError
+from ..errors import BundleError, ModelNotAvailable, UsageError
 from ..export.manifest import Manifest
 from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.blend import blend
@@ -374,12 +374,23 @@ class Bundle:
         )
 
     def _payload(self, row: int) -> tuple[str | None, dict[str, Any]]:
-        """Return a chunk's text and metadata, from either layout of the points."""
-        if self._parts.points is None:
+        """Return a chunk's text and metadata, from either layout of the points.
+
+        Raises:
+            BundleError: the points file has no such line, or it is no point.
+        """
+        points = self._parts.points
+        if points is None:
             return None, {}
-        point = self._parts.points[row]
-        payload = point.get("payload", point)
-        return payload["text"], payload["metadata"]
+        try:
+            point = points[row]
+            payload = point.get("payload", point)
+            return payload["text"], payload["metadata"]
+        except (IndexError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(
+                f"{points.path.name} has no point in line {row + 1}.",
+                cure="Verify the bundle, then repair it or restore a copy.",
+            ) from error
 
 
 def _wanted(*, sparse: bool, rerank: bool) -> tuple[Stage, ...]:
