@@ -149,6 +149,7 @@ def test_a_hub_that_is_not_there_is_told_with_a_cure(
     with pytest.raises(ModelNotAvailable, match="the hub is not reached") as raised:
         locate_model(MODEL, hub=hub)
     assert "local folder" in (raised.value.cure or "")
+    assert "models check" in (raised.value.cure or "")
     assert pauses == list(PAUSES)
 
 

@@ -31,7 +31,7 @@ _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TIMEOUT_SECONDS = 20.0
 _BRING_ALONG = (
     "Check the connection and run again, or bring a cache along and set HF_HOME, or "
-    "name a local folder."
+    "name a local folder. 'models check' tells what is missing."
 )
 
 
