@@ -33,7 +33,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "linear_cost": ("--sizes", "5000", "50000"),
 }
 SECONDS = 800.0
-TAKES_DATA = frozenset(SCRIPTS) - {"linear_cost", "dense_speed"}
+TAKES_DATA = frozenset(SCRIPTS) - {"linear_cost"}
 
 
 def run(name: str, data: Path | None, seconds: float) -> list[dict[str, Any]]:

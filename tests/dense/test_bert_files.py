@@ -140,3 +140,17 @@ def test_encoding_with_a_plain_model_imports_no_transformers(tmp_path: Path) -> 
     )
     run = [sys.executable, "-c", code, str(_saved(tmp_path))]
     assert subprocess.check_output(run, text=True).strip() == "False"
+
+
+def test_cores_that_share_out_the_texts_change_no_byte(tmp_path: Path) -> None:
+    encoder = TorchDenseEncoder.load(
+        _saved(tmp_path), CONFIG, device="cpu", dtype="float32"
+    )
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(5, 120, n).astype(np.uint32) for n in range(1, 60, 3)]
+    alone = encoder.encode_with_attention(ids)
+    encoder.threads = 3
+    shared = encoder.encode_with_attention(ids)
+    assert shared[0].tobytes() == alone[0].tobytes()
+    for found, expected in zip(shared[1], alone[1], strict=True):
+        assert found.tobytes() == expected.tobytes()

@@ -12,18 +12,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-)
-from transformers.utils.logging import disable_progress_bar
 
 from ..config import RerankingConfig
 from ..errors import ModelError, ModelMismatch, ModelNotAvailable
@@ -36,6 +30,15 @@ from .sources import locate_model
 
 _CURE = "Choose a CrossEncoder with one output, saved as safetensors."
 _PAIRWISE = "bge-reranker-v2-m3, ms-marco-minilm-l6 or residual-minilm-l6"
+_SETTINGS = (
+    "model_type",
+    "hidden_act",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "type_vocab_size",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,11 @@ def load_classifier(
         ModelError: the files cannot be loaded.
         DeviceOutOfMemory: it does not fit the device.
     """
-    # A bar of its own would break the run's display.
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     _refuse_listwise(config)
     alone = device == "cpu" if alone is None else alone
     with out_of_memory_named(config.name, "cpu"):
         if config.difference:
-            loaded = _put_together(config, offline)
+            loaded = _put_together(config, offline, alone)
         else:
             loaded = _from_files(config, offline, alone, dtype)
         _check(loaded.config, config)
@@ -136,6 +137,12 @@ def _refuse_listwise(config: RerankingConfig) -> None:
 def _from_files(
     config: RerankingConfig, offline: bool, alone: bool, dtype: str
 ) -> _Loaded:
+    # Imported here: a reranker that is a difference is read without it on a CPU.
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
+
+    # A bar of its own would break the run's display.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     location = locate_model(
         config.hf_model_id,
         revision=config.revision,
@@ -173,11 +180,25 @@ def _cure(path: Path, config: RerankingConfig) -> str:
     return _CURE
 
 
-def _put_together(config: RerankingConfig, offline: bool) -> _Loaded:
+def _put_together(config: RerankingConfig, offline: bool, alone: bool) -> _Loaded:
     found = load_difference(config, offline=offline)
     state = {name: torch.from_numpy(tensor) for name, tensor in found.state.items()}
-    stated = BertConfig(**base_config(found.base))
-    return _Loaded(stated, state, found.base, "float32")
+    settings = base_config(found.base)
+    stated: Any = _plain_settings(settings) if alone else None
+    return _Loaded(stated or _bert_config(settings), state, found.base, "float32")
+
+
+def _plain_settings(settings: Mapping[str, Any]) -> SimpleNamespace | None:
+    """Return a configuration without transformers, None where it leaves out some."""
+    if not all(name in settings for name in _SETTINGS):
+        return None
+    return SimpleNamespace(**settings, num_labels=1)
+
+
+def _bert_config(settings: Mapping[str, Any]) -> Any:
+    from transformers import BertConfig
+
+    return BertConfig(**settings)
 
 
 def _lean(loaded: _Loaded, dtype: str) -> BertPairs | None:
@@ -192,7 +213,14 @@ def _classifier(loaded: _Loaded, name: str) -> Any:
     """Return the model of transformers, made now where none was loaded."""
     model = loaded.model
     if model is None:
-        model = BertForSequenceClassification(loaded.config)
+        from transformers import BertForSequenceClassification
+
+        stated = loaded.config
+        if isinstance(stated, SimpleNamespace):
+            settings = dict(vars(stated))
+            del settings["num_labels"]
+            stated = _bert_config(settings)
+        model = BertForSequenceClassification(stated)
         model.load_state_dict(loaded.state)
     if loaded.dtype == GUARDED_DTYPE:
         guard_float16(model, name)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from .precision import check_finite
 _CPU_ROWS = 4
 _CPU_LENGTH_MULTIPLE = 16
 _GPU_LENGTH_MULTIPLE = 8
+
+T = TypeVar("T")
 
 
 def cuda_device_count() -> int:
@@ -95,6 +98,8 @@ class TorchDenseEncoder:
         self._cpu = device == "cpu" and not as_gpu
         self._bert = BertStates(model) if self._cpu and is_bert_like(model) else None
         self._captured: list[torch.Tensor] = []
+        self.threads = 1
+        """How many cores take texts of a call in turn, where each is a pass."""
 
     @classmethod
     def load(
@@ -167,19 +172,34 @@ class TorchDenseEncoder:
     def _each_alone(
         self, bert: BertStates, ids: Sequence[UInt32Array], *, attention: bool
     ) -> tuple[Float32Array, list[Float32Array]]:
-        vectors = torch.empty((len(ids), self.dimension))
-        attended = []
-        with out_of_memory_named(self.config.name, self.device), torch.inference_mode():
-            for i, row in enumerate(ids):
+        def one(row: UInt32Array) -> tuple[torch.Tensor, torch.Tensor | None]:
+            with torch.inference_mode():
                 positions = self._positions([row])
                 states, weights = bert.states(row, positions, attention=attention)
                 self._check_width(states.shape[-1])
                 pooled = pool_one(states, self.config.pooling)
-                vectors[i] = torch.nn.functional.normalize(pooled, dim=0)
-                if weights is not None:
-                    attended.append(weights.numpy())
+                return torch.nn.functional.normalize(pooled, dim=0), weights
+
+        with out_of_memory_named(self.config.name, self.device):
+            found = self._by_threads(one, ids)
+            vectors = torch.empty((len(ids), self.dimension))
+            for i, (vector, _) in enumerate(found):
+                vectors[i] = vector
             check_finite(vectors, self.config.name, self.dtype)
+        attended = [weights.numpy() for _, weights in found if weights is not None]
         return vectors.numpy(), attended
+
+    def _by_threads(
+        self, one: Callable[[UInt32Array], T], ids: Sequence[UInt32Array]
+    ) -> list[T]:
+        """Return `one` of each row; torch lets go of Python's lock meanwhile."""
+        threads = min(self.threads, len(ids))
+        if threads < 2:
+            return [one(row) for row in ids]
+        with ThreadPoolExecutor(
+            threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            return list(pool.map(one, ids))
 
     def _groups(self, ids: Sequence[UInt32Array]) -> Iterator[list[int]]:
         if not self._cpu:

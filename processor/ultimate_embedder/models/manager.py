@@ -102,8 +102,8 @@ class ModelManager:
         """Keep the model on `device` for the length of the block.
 
         Its weights are put together and checked on the CPU, then moved, and let go of
-        at the end even if something still refers to the encoder. On the CPU torch
-        computes with one thread meanwhile, see `one_thread`.
+        at the end even if something still refers to the encoder. On the CPU a pass is
+        computed with one thread, see `one_thread`; cores may share out the texts.
 
         Raises:
             MissingExtra: its backend is not installed.
@@ -120,6 +120,8 @@ class ModelManager:
                 device=device,
                 dtype=dtype or self.dtype(device),
             )
+            if device == "cpu" and hasattr(encoder, "threads"):
+                encoder.threads = this_machine().cores
             try:
                 yield encoder
             finally:
