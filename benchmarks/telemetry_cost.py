@@ -90,9 +90,7 @@ def scraped(port: int) -> Iterator[None]:
     def scrape() -> None:
         while not over.wait(1.0):
             with contextlib.suppress(OSError):  # not there yet, or gone already
-                urllib.request.urlopen(
-                    f"http://127.0.0.1:{port}/metrics"
-                ).read()
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read()
 
     thread = threading.Thread(target=scrape)
     thread.start()
