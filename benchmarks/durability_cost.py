@@ -1,8 +1,9 @@
 """What durability costs: the share of a run that waits for the disk.
 
 Runs the main job over the chunk files of a folder with the embedded model in this
-process, and adds up the time of every `fsync` and `fdatasync` and of every mark in the
-ledger. Without durability these would be nothing; all else would stay.
+process, and adds up the time of every `fsync` and `fdatasync`, of every mark in the
+ledger and of every digest of what is kept. Without durability these would be nothing;
+all else would stay.
 
     python -m benchmarks.durability_cost CHUNKED_DIR [--collection NAME] [--json]
 """
@@ -27,6 +28,7 @@ from processor.ultimate_embedder.ledger import Ledger
 from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
 from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.run.parts import Parts
+from processor.ultimate_embedder.stages.kept_outputs import KeptOutput
 from processor.ultimate_embedder.telemetry.events import silent
 from processor.ultimate_embedder.testing import hashing_parts
 from processor.ultimate_embedder.workers.jobs import EncodeJob
@@ -80,9 +82,10 @@ def main() -> None:
     parser.add_argument("--collection")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    syncs, marks = Clock(), Clock()
+    syncs, marks, digests = Clock(), Clock(), Clock()
     os.fsync, os.fdatasync = syncs.timed(os.fsync), syncs.timed(os.fdatasync)
     Ledger.mark = marks.timed(Ledger.mark)  # type: ignore[method-assign]
+    KeptOutput.digest = digests.timed(KeptOutput.digest)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         config = PipelineConfig(
             chunked_dir=options.chunked_dir,
@@ -99,7 +102,7 @@ def main() -> None:
     chunks = sum(
         one.manifest.chunk_count for one in outcome.collections if one.manifest
     )
-    durable = syncs.seconds + marks.seconds
+    durable = syncs.seconds + marks.seconds + digests.seconds
     figures = {
         "processor": this_machine().processor,
         "chunks": chunks,
@@ -108,6 +111,7 @@ def main() -> None:
         "sync_seconds": round(syncs.seconds, 3),
         "marks": marks.calls,
         "mark_seconds": round(marks.seconds, 3),
+        "digest_seconds": round(digests.seconds, 3),
         "share": round(durable / seconds, 4),
     }
     print(json.dumps(figures, indent=1) if options.json else figures)
