@@ -22,7 +22,7 @@ from processor.ultimate_embedder.delivery.opening import choose_target
 from processor.ultimate_embedder.delivery.store import Store
 from processor.ultimate_embedder.records import point_id
 
-ROWS = 2500
+ROWS = {"--path": 600, "--edge": 2500}  # the local mode commits each point alone
 KILLS = 20
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__, "qdrant_client", "qdrant_edge"])
@@ -87,7 +87,7 @@ def test_an_upload_killed_twenty_times_ends_in_the_same_points(
 ) -> None:
     """An upload left alone tells how long one works. Each target is killed at up to
     three random moments of that time, then finished by the same command."""
-    content = make_content(ROWS)
+    content = make_content(ROWS[option])
     bundle = write_bundle(tmp_path / "bundle", content)
     report = tmp_path / "report.json"
     calm = start(bundle, option, tmp_path / "calm", report)
@@ -108,7 +108,7 @@ def test_an_upload_killed_twenty_times_ends_in_the_same_points(
         assert last.exitcode == 0
         told = orjson.loads(report.read_bytes())
         went_on += told["resumed_at"] > 0
-        assert told["points_after"] == ROWS
+        assert told["points_after"] == ROWS[option]
         with closing(open_store(option, target)) as store:
             check_everything(store, content)
     assert went_on > 0
