@@ -104,6 +104,19 @@ def test_json_is_one_document(
     assert document["folder"] == "docs-new"
 
 
+def test_a_stop_says_that_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> AdaptReport:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_bundle, "adapt", stopped)
+    assert run(app, ["adapt", "docs", "--output", "docs-new"]) == 3
+    said = capsys.readouterr().err
+    assert "nothing of it is kept" in said
+    assert "what is finished is kept" not in said
+
+
 def test_steps_and_minutes_exclude_each_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

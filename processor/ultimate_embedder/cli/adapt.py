@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import RunStopped
 from ..settings import decide
 from ..telemetry.printable import printable
 from .output import Sheet, show_sheet, stdout_format
@@ -82,7 +83,7 @@ def adapt(  # noqa: PLR0913 - each is an option
     do better. Use what is written with --rerank-model of embed and search.
 
     Exit codes: 0 judged, kept or not; 1 no bundle, or a model is missing; 2 bad usage,
-    or fewer than 60 questions can be drawn.
+    or fewer than 60 questions can be drawn; 3 stopped, and nothing is kept.
     """
     from ..adaptation.choices import AdaptChoices
     from ..adaptation.from_bundle import adapt as adapted
@@ -101,7 +102,12 @@ def adapt(  # noqa: PLR0913 - each is an option
         keep_anyway=keep_anyway,
         offline=offline,
     )
-    report = adapted(bundle, output, choices, say=_say, progress=_progress)
+    try:
+        report = adapted(bundle, output, choices, say=_say, progress=_progress)
+    except KeyboardInterrupt as error:
+        raise RunStopped(
+            "Stopped; nothing of it is kept.", cure="The same command starts anew."
+        ) from error
     if as_json:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")
         return
