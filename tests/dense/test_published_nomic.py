@@ -1,8 +1,7 @@
 """A NomicBERT model published with code gives that code's vectors without it.
 
-The reference is the architecture in plain torch, one text at a time, from the names that
-weights were published under: rotary positions over whole heads, a gated layer, norms
-after each sum.
+The reference is the architecture in plain torch, one text at a time, from the published
+names of weights: rotary positions over whole heads, a gated layer, norms after sums.
 """
 
 from __future__ import annotations
