@@ -27,6 +27,7 @@ _NEEDED = (
     "model_type",
     "hidden_act",
     "hidden_size",
+    "intermediate_size",
     "layer_norm_eps",
     "max_position_embeddings",
     "num_attention_heads",
@@ -72,11 +73,8 @@ def read_bert(path: Path, dtype: str) -> PlainBert | None:
         for name, tensor in _unprefixed(found).items()
         if not name.startswith(_PASSED_OVER)
     }
-    if (
-        f"encoder.layer.{settings['num_hidden_layers'] - 1}.output.dense.bias"
-        not in state
-    ):
-        return None
+    if not _as_stated(state, settings):
+        return None  # transformers says what differs
     model = PlainBert(settings, state)
     return model.eval() if is_bert_like(model) else None
 
@@ -88,6 +86,25 @@ def _settings(path: Path) -> dict[str, Any] | None:
         return None
     plain = isinstance(found, dict) and all(name in found for name in _NEEDED)
     return found if plain and not any(map(found.get, _NOT_PLAIN)) else None
+
+
+def _as_stated(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
+    """Say whether the parameters have the shapes that config.json states."""
+    width, inner = settings["hidden_size"], settings["intermediate_size"]
+    places = settings["max_position_embeddings"]
+    expected = {
+        "embeddings.word_embeddings.weight": (settings["vocab_size"], width),
+        "embeddings.position_embeddings.weight": (places, width),
+    }
+    for number in range(settings["num_hidden_layers"]):
+        layer = f"encoder.layer.{number}"
+        expected[f"{layer}.attention.self.query.weight"] = (width, width)
+        expected[f"{layer}.intermediate.dense.weight"] = (inner, width)
+        expected[f"{layer}.output.dense.weight"] = (width, inner)
+    return all(
+        name in state and tuple(state[name].shape) == shape
+        for name, shape in expected.items()
+    )
 
 
 def _unprefixed(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
