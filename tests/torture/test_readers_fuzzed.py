@@ -202,6 +202,18 @@ def test_a_line_that_is_no_point_is_refused_by_search(
         search(bundle)
 
 
+@pytest.mark.parametrize("line", [b"", b"[]\n", b'{"chunk_id": [1]}\n'])
+def test_a_line_without_an_id_is_refused_by_search(
+    light: Reference, tmp_path: Path, line: bytes
+) -> None:
+    whole = light.root / "reference" / COLLECTION
+    bundle = Path(shutil.copytree(whole, tmp_path / "docs"))
+    ids = bundle / f"{COLLECTION}_ids.jsonl"
+    ids.write_bytes(line * ids.read_bytes().count(b"\n"))
+    with pytest.raises(BundleError, match=r"_ids\.jsonl"):
+        search(bundle)
+
+
 @pytest.mark.parametrize(
     "rounds", [300, pytest.param(50_000, marks=pytest.mark.torture)]
 )

@@ -250,12 +250,11 @@ class Bundle:
 
     def chunk_ids(self) -> list[str]:
         """Return the chunk ids by row."""
-        return [line["chunk_id"] for line in self._parts.ids]
+        return [self.chunk_id(row) for row in range(len(self._parts.ids))]
 
     def chunk_id(self, row: int) -> str:
         """Return the id of the chunk in a row."""
-        found: str = self._parts.ids[row]["chunk_id"]
-        return found
+        return self._parts.ids.text(row, "chunk_id")
 
     def metadata(self, row: int) -> dict[str, Any]:
         """Return a chunk's metadata; nothing in a bundle without points file."""

@@ -32,14 +32,16 @@ class ChunkRows:
         start = int(np.searchsorted(digests, wanted, side="left"))
         end = int(np.searchsorted(digests, wanted, side="right"))
         for row in rows[start:end].tolist():
-            if self._ids[row]["chunk_id"] == chunk_id:
+            if self._ids.text(row, "chunk_id") == chunk_id:
                 return int(row)
         return None
 
     def _table(self) -> tuple[_Digests, npt.NDArray[np.intp]]:
         with self._lock:
             if self._sorted is None:
-                digests = _digests(line["chunk_id"] for line in self._ids)
+                digests = _digests(
+                    self._ids.text(row, "chunk_id") for row in range(len(self._ids))
+                )
                 order = np.argsort(digests, kind="stable")
                 self._sorted = digests[order], order
             return self._sorted

@@ -56,6 +56,26 @@ class JsonLines:
     def __iter__(self) -> Iterator[Any]:
         return (self[number] for number in range(len(self)))
 
+    def text(self, number: int, key: str) -> str:
+        """Return a field of a line that has to hold text.
+
+        Raises:
+            BundleError: there is no such line or field, or it holds something else.
+        """
+        try:
+            found = self[number][key]
+        except (IndexError, KeyError, TypeError) as error:
+            raise self._no_text(number, key) from error
+        if not isinstance(found, str):
+            raise self._no_text(number, key)
+        return found
+
+    def _no_text(self, number: int, key: str) -> BundleError:
+        return BundleError(
+            f"{self.path.name} has no {key} in line {number + 1}.",
+            cure="Verify the bundle, then repair it or restore a copy.",
+        )
+
     def _parsed(self, number: int, line: bytes) -> Any:
         try:
             return orjson.loads(line)

@@ -61,7 +61,7 @@ class RowMasks:
                     f"No source_subdir is called '{wanted}'.",
                     cure=f"There are: {', '.join(sorted(subdirs))}.",
                 )
-            ids = (line["chunk_id"] for line in self._parts.ids)
+            ids = (self._parts.ids.text(row, "chunk_id") for row in range(rows))
             mask = subdir_mask(ids, rows, manifest.collection, str(wanted), subdirs)
             if mask is not None:
                 return mask
