@@ -17,6 +17,7 @@ _MODES: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "last",
 }
 _NAMES: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+_LIBRARY = "sentence_transformers."
 _DONE_HERE = frozenset({"transformer", "pooling", "normalize"})
 
 
@@ -52,7 +53,7 @@ def check_pooling(path: Path, config: ModelConfig) -> None:
     further = _modules(path) - _DONE_HERE
     if further:
         raise ModelMismatch(
-            f"Model {config.name} has a further layer after pooling, "
+            f"Model {config.name} has a further module, "
             f"{', '.join(sorted(further))}: its vectors would not be the model's own.",
             cure="Choose a model of a transformer and pooling alone.",
         )
@@ -65,12 +66,19 @@ def check_pooling(path: Path, config: ModelConfig) -> None:
 
 
 def _modules(path: Path) -> set[str]:
-    """Return the kinds of modules that a sentence-transformers folder lists."""
+    """Return the kinds of modules that a sentence-transformers folder lists.
+
+    One of the model's own keeps its full name: whatever it is called, it may do more.
+    """
     file = path / "modules.json"
     if not file.is_file():
         return set()
     listed: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return {str(module["type"]).rpartition(".")[2].lower() for module in listed}
+    kinds = (str(module["type"]) for module in listed)
+    return {
+        kind.rpartition(".")[2].lower() if kind.startswith(_LIBRARY) else kind
+        for kind in kinds
+    }
 
 
 def _stated_pooling(path: Path) -> Pooling | None:
