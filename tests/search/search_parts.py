@@ -99,14 +99,16 @@ class ListStore:
         return iter(self.chunks)
 
 
-def make_chunks(texts: Sequence[tuple[str, str, int]]) -> list[Chunk]:
+def make_chunks(
+    texts: Sequence[tuple[str, str, int]], per_file: int = 1
+) -> list[Chunk]:
     return [
         Chunk(
-            chunk_id=f"docs:{subdir}:{row:03}.md:chunk:0",
+            chunk_id=f"docs:{subdir}:{row // per_file:03}.md:chunk:{row % per_file}",
             collection="docs",
             source_subdir=subdir,
-            filename=f"{row:03}.md",
-            index=0,
+            filename=f"{row // per_file:03}.md",
+            index=row % per_file,
             text=text,
             metadata={"collection": "docs", "source_subdir": subdir, "n": n},
         )
@@ -132,12 +134,13 @@ def write_bundle(
     folder: Path,
     *,
     texts: Sequence[tuple[str, str, int]] = TEXTS,
+    per_file: int = 1,
     sparse: bool = True,
     rerank: RerankRan | RerankNotRun | None = None,
     **options: Any,
 ) -> Path:
     """Write a bundle under `folder` and return its own folder."""
-    store = ListStore(make_chunks(texts))
+    store = ListStore(make_chunks(texts, per_file))
     dense = {DENSE: np.stack([hashed(chunk.text) for chunk in store])}
     matrices = {BM25: bm25_matrix([c.text for c in store])} if sparse else {}
     with ExportRuntime(folder, "docs", **options) as export:

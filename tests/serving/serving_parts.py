@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class HeldEncoders(FakeEncoders):
         self.texts: list[str] = []
 
     def dense(self, text: str, key: str | None = None) -> Float32Array:
+        self.texts.append(text)
         self.begun.release()
         assert self.go.wait(30)
         return super().dense(text, key)
@@ -56,6 +57,16 @@ class Running:
     address: str
     server: uvicorn.Server
     thread: threading.Thread = field(repr=False)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        host, _, port = self.address.removeprefix("http://").partition(":")
+        return host, int(port)
+
+    def listens(self) -> bool:
+        with suppress(ConnectionError), socket.create_connection(self.place):
+            return True
+        return False
 
     def stop(self) -> None:
         self.server.should_exit = True

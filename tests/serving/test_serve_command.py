@@ -16,6 +16,9 @@ import httpx2
 import pytest
 from search_parts import write_bundle
 
+from processor.ultimate_embedder.cli.serve import listen, own_names
+from processor.ultimate_embedder.errors import UsageError
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "serve_bundle.py"
 
@@ -61,6 +64,23 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
     assert code == 2
     assert f"Port {port}" in said
     assert "--port" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
+def test_a_service_answers_under_the_address_it_listens_on(
+    make_client, host: str
+) -> None:
+    try:
+        listening = listen(host, 0)
+    except UsageError:
+        pytest.skip(f"this machine has no {host}")
+    with listening:
+        port = listening.getsockname()[1]
+        client = make_client(hosts=own_names(listening))
+    named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    assert client.get("/healthz", headers={"host": named}).status_code == 200
+    foreign = {"host": f"attacker.example:{port}"}
+    assert client.get("/healthz", headers=foreign).status_code == 400
 
 
 def test_two_bundles_of_one_collection_are_refused(tmp_path: Path) -> None:

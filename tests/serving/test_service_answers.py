@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from search_parts import FakeEncoders, write_bundle
+from search_parts import TEXTS, FakeEncoders, write_bundle
 from serving_parts import RAN
 from starlette.testclient import TestClient
 
 from processor.ultimate_embedder.search import Bundle, open_bundle
+from processor.ultimate_embedder.serving.app import create_app
+from processor.ultimate_embedder.serving.service import SearchService
 
 QUERY = "filter points by payload"
 
@@ -108,14 +110,32 @@ def test_a_model_that_is_not_there_is_told_with_its_cure(
 def test_a_chunk_is_given_with_its_place_in_its_file(
     make_client, tmp_path: Path
 ) -> None:
-    path = write_bundle(tmp_path / "other")
+    path = write_bundle(tmp_path / "other", per_file=3)
     client = make_client({"docs": open_bundle(path, FakeEncoders())})
-    found = client.get("/chunks/docs:guides more:021.md:chunk:0").json()
-    assert found["chunk_id"] == "docs:guides more:021.md:chunk:0"
-    assert "How to" in found["text"]
-    assert found["metadata"]["source_subdir"] == "guides more"
-    assert (found["number"], found["of"]) == (1, 1)
-    assert (found["before"], found["after"]) == (None, None)
+    chunks = [f"docs:guides:004.md:chunk:{n}" for n in range(3)]
+    for number, chunk_id in enumerate(chunks):
+        found = client.get(f"/chunks/{chunk_id}").json()
+        assert found["chunk_id"] == chunk_id
+        assert found["row"] == 12 + number
+        assert found["text"] == TEXTS[12 + number][1]
+        assert found["metadata"]["source_subdir"] == "guides"
+        assert (found["number"], found["of"]) == (number + 1, 3)
+        assert found["before"] == (chunks[number - 1] if number else None)
+        assert found["after"] == (chunks[number + 1] if number < 2 else None)
+
+
+def test_a_chunk_is_looked_for_where_it_is_asked_for(
+    make_client, bundle: Bundle, tmp_path: Path
+) -> None:
+    other = open_bundle(
+        write_bundle(tmp_path / "b", texts=[("x", "a lone shard", 1)]), FakeEncoders()
+    )
+    client = make_client({"docs": bundle, "more": other})
+    lone = "/chunks/docs:x:000.md:chunk:0"
+    assert client.get(lone).json()["collection"] == "more"
+    assert client.get(lone, params={"collection": "more"}).status_code == 200
+    assert client.get(lone, params={"collection": "docs"}).status_code == 404
+    assert client.get(lone, params={"collection": "none"}).status_code == 404
 
 
 def test_collections_tell_what_can_be_asked(client: TestClient) -> None:
@@ -126,6 +146,18 @@ def test_collections_tell_what_can_be_asked(client: TestClient) -> None:
     assert found["stages"]["reranked"] == "word-overlap"
     assert set(found["stages"]) == {"dense", "sparse", "fused", "reranked"}
     assert found["missing"] == {}
+
+
+def test_a_reranker_that_lacked_at_the_start_is_told_as_missing(
+    tmp_path: Path,
+) -> None:
+    path = write_bundle(tmp_path / "other", rerank=RAN)
+    service = SearchService({"docs": open_bundle(path, FakeEncoders(["rerank"]))})
+    assert service.warm_up() == {"docs": "No rerank model here. Fetch it."}
+    with TestClient(create_app(service)) as client:
+        (found,) = client.get("/collections").json()["collections"]
+    assert found["missing"] == {"reranked": "No rerank model here. Fetch it."}
+    assert set(found["stages"]) == {"dense", "sparse", "fused"}
 
 
 def test_of_several_collections_one_is_named(
@@ -146,9 +178,6 @@ def test_of_several_collections_one_is_named(
 
 
 def test_models_are_let_go_of_when_the_service_ends(tmp_path: Path) -> None:
-    from processor.ultimate_embedder.serving.app import create_app
-    from processor.ultimate_embedder.serving.service import SearchService
-
     encoders = FakeEncoders()
     service = SearchService({"docs": open_bundle(write_bundle(tmp_path), encoders)})
     with TestClient(create_app(service)):

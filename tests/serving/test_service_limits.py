@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from search_parts import FakeEncoders, write_bundle
-from serving_parts import RAN, BrokenEncoders, HeldEncoders, running
+from serving_parts import RAN, BrokenEncoders, HeldEncoders, Running, running
 from starlette.testclient import TestClient
 
 from processor.ultimate_embedder.search import open_bundle
+from processor.ultimate_embedder.serving import middleware
 from processor.ultimate_embedder.serving.app import ServiceLimits
 from processor.ultimate_embedder.serving.middleware import MAX_BODY_BYTES
 from processor.ultimate_embedder.serving.schemas import (
@@ -24,6 +28,10 @@ from processor.ultimate_embedder.serving.schemas import (
 
 PLANTED = "zanzibar"
 TOKEN = "a-token-of-some-length"  # noqa: S105 - of a test
+
+
+def post(served: Running, body: dict, timeout: float = 30) -> httpx2.Response:
+    return httpx2.post(f"{served.address}/search", json=body, timeout=timeout)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,13 @@ TOKEN = "a-token-of-some-length"  # noqa: S105 - of a test
         ({"query": "x", "rerank": "perhaps"}, "rerank"),
         ({"query": "x", "document": "y"}, "document"),
         ({"query": "x", "filters": {f"k{n}": n for n in range(9)}}, "filters"),
-        ({"query": "x", "filters": {"k": ["a"]}}, "filters"),
+        ({"query": "x", "filters": {"k": ["a"]}}, "filters.k: It is no text"),
+        (
+            {"query": "x", "filters": {"k\n": ["a"]}},
+            "filters.k\N{REPLACEMENT CHARACTER}:",
+        ),
+        ({"query": "x", "filters": {"k" * 9_000: 1}}, "filters.kkk"),
+        ({"query": "x", "k" * 9_000: 1}, "kkk"),
     ],
 )
 def test_a_request_that_makes_no_sense_names_the_place(
@@ -50,6 +64,8 @@ def test_a_request_that_makes_no_sense_names_the_place(
     error = response.json()["error"]
     assert error.startswith(f"{place}")
     assert "\n" not in error
+    assert len(error) <= 500
+    assert response.json()["cure"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null"])
@@ -57,12 +73,15 @@ def test_a_body_that_is_no_request_is_refused(client: TestClient, body: bytes) -
     headers = {"content-type": "application/json"}
     response = client.post("/search", content=body, headers=headers)
     assert response.status_code in (400, 422)
-    assert response.json()["error"]
+    assert "body" in response.json()["error"]
+    assert response.json()["cure"]
 
 
 def test_blank_and_broken_queries_are_refused(client: TestClient) -> None:
     headers = {"content-type": "application/json"}
     assert client.post("/search", json={"query": " \n"}).status_code == 422
+    blank = client.post("/search", json={"query": " \n"})
+    assert blank.json()["error"] == "query: It is empty."
     broken = client.post("/search", content=b'{"query": "\\ud800"}', headers=headers)
     assert broken.status_code == 422
 
@@ -96,9 +115,9 @@ def test_a_body_over_the_limit_is_refused_stated_or_not(client: TestClient) -> N
 
 def test_a_token_is_needed_for_all_but_the_page(make_client) -> None:
     client = make_client(token=TOKEN)
-    for path in ("/", "/page/explorer.js", "/healthz"):
+    for path in ("/", "/page/explorer.js", "/healthz", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
-    for path in ("/collections", "/metrics", "/openapi.json", "/docs", "/chunks/x"):
+    for path in ("/collections", "/metrics", "/chunks/x", "/page", "/docs/", "/none"):
         response = client.get(path)
         assert response.status_code == 401, path
         assert "Bearer" in response.json()["cure"]
@@ -109,11 +128,32 @@ def test_a_token_is_needed_for_all_but_the_page(make_client) -> None:
     assert client.get("/collections", headers=right).status_code == 200
 
 
+def test_the_description_says_which_routes_need_the_token(make_client) -> None:
+    described = make_client(token=TOKEN).get("/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method in methods.values():
+            guarded = path != "/healthz"
+            assert ("401" in method["responses"]) is guarded, path
+            assert bool(method.get("security")) is guarded, path
+    assert "securitySchemes" not in make_client().get("/openapi.json").text
+
+
 def test_another_name_than_this_machines_is_refused(make_client) -> None:
-    client = make_client(hosts=("localhost", "127.0.0.1"))
+    client = make_client(hosts=("localhost", "127.0.0.1", "::1"))
     assert client.get("/healthz").status_code == 200
-    foreign = client.get("/healthz", headers={"host": "attacker.example"})
-    assert foreign.status_code == 400
+    for host in ("LocalHost:80", "127.0.0.1:8765", "[::1]:8765", "[::1]"):
+        assert client.get("/healthz", headers={"host": host}).status_code == 200, host
+    for host in ("attacker.example", "localhost.attacker.example", "", "[::2]"):
+        foreign = client.get("/healthz", headers={"host": host})
+        assert foreign.status_code == 400, host
+        assert "name" in foreign.json()["error"]
+
+
+def test_no_answer_sends_a_client_to_another_address(client: TestClient) -> None:
+    for path in ("/collections/", "/healthz/", "/docs/", "/page"):
+        found = client.get(path, follow_redirects=False)
+        assert found.status_code == 404
+        assert "location" not in found.headers
 
 
 def test_searches_beyond_the_limit_wait_and_beyond_the_line_are_sent_away(
@@ -165,29 +205,69 @@ def test_one_that_waited_too_long_is_sent_away(make_client, tmp_path: Path) -> N
     assert response.json()["error"] == "The service is busy."
 
 
+def test_a_search_nobody_waits_for_is_not_begun(tmp_path: Path) -> None:
+    encoders = HeldEncoders()
+    limits = ServiceLimits(at_once=1, waiting=5, patience=30.0)
+    with running(tmp_path, encoders, limits=limits) as served, ThreadPool(1) as pool:
+        first = pool.apply_async(post, (served, {"query": "first"}))
+        assert encoders.begun.acquire(timeout=10)  # it computes
+        with pytest.raises(httpx2.ReadTimeout):
+            post(served, {"query": "left"}, timeout=0.5)
+        encoders.go.set()
+        assert first.get(20).status_code == 200
+        assert post(served, {"query": "last"}).status_code == 200
+        page = httpx2.get(f"{served.address}/metrics").text
+    assert encoders.texts == ["first", "last"]
+    assert 'rag_service_requests_total{route="/search",status="499"} 1.0' in page
+
+
+def test_a_body_that_breaks_off_is_no_request(tmp_path: Path) -> None:
+    with running(tmp_path) as served:
+        with socket.create_connection(served.place) as half:
+            half.sendall(
+                b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+                b'Content-Type: application/json\r\n\r\n{"query": "x"}'
+            )
+        page = ""
+        for _ in range(200):
+            page = httpx2.get(f"{served.address}/metrics").text
+            if 'status="499"' in page:
+                break
+            time.sleep(0.02)
+    assert 'rag_service_requests_total{route="other",status="499"} 1.0' in page
+    assert 'route="/search"' not in page
+
+
+def test_a_body_that_lingers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.1)
+    with running(tmp_path) as served, socket.create_connection(served.place) as slow:
+        slow.sendall(
+            b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+        )
+        slow.settimeout(20)
+        answer = slow.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in answer.lower()
+
+
 def test_what_is_being_answered_is_answered_before_the_service_ends(
     tmp_path: Path,
 ) -> None:
     encoders = HeldEncoders()
-    answers: list[int] = []
-    with running(tmp_path, encoders) as served:
-
-        def ask() -> None:
-            response = httpx2.post(
-                f"{served.address}/search", json={"query": "x"}, timeout=30
-            )
-            answers.append(response.status_code)
-
-        last = threading.Thread(target=ask)
-        last.start()
+    with running(tmp_path, encoders) as served, ThreadPool(1) as pool:
+        last = pool.apply_async(post, (served, {"query": "x"}))
         assert encoders.begun.acquire(timeout=10)
         served.server.should_exit = True
+        while served.listens():
+            time.sleep(0.01)
+        assert served.thread.is_alive()
         encoders.go.set()
-        last.join(20)
-    assert answers == [200]
+        assert last.get(20).status_code == 200
 
 
-def test_what_fails_inside_is_one_line_without_the_question(
+def test_what_fails_inside_is_told_without_the_question(
     make_client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_bundle(tmp_path / "broken", rerank=RAN)
@@ -196,6 +276,12 @@ def test_what_fails_inside_is_one_line_without_the_question(
     assert response.status_code == 500
     assert PLANTED not in response.text
     assert response.json()["cure"] == "Its log says where."
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "RuntimeError" in caplog.text
+    assert "in rerank" in caplog.text
+    assert PLANTED not in caplog.text
+    counted = 'rag_service_requests_total{route="/search",status="500"} 1.0'
+    assert counted in client.get("/metrics").text
 
 
 def test_metrics_count_answers_and_hold_no_text(

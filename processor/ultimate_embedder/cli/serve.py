@@ -80,7 +80,7 @@ def serve(
     if offline is None:
         offline = bool(decide({})[0]["offline"].value)
     opened = _open(bundles, rerank_model, offline=offline)
-    listening = _listen(host, port)
+    listening = listen(host, port)
     _run(opened, listening, token=token, at_once=at_once, waiting=waiting)
 
 
@@ -102,7 +102,10 @@ def _token(file: Path | None, host: str) -> str | None:
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The token cannot be read from {file}: {error}.") from error
+        raise UsageError(
+            f"The token cannot be read from {file}: {error}.",
+            cure="Name a file of ASCII text whose first line is the token.",
+        ) from error
     token = lines[0].strip() if lines else ""
     if len(token) < _SHORTEST_TOKEN:
         raise UsageError(
@@ -149,7 +152,12 @@ def _bundles_in(folder: Path) -> list[Path]:
     return inner
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        UsageError: the port is taken, or the address is none of this machine's.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -181,7 +189,7 @@ def _run(
         service,
         limits=ServiceLimits(at_once=at_once, waiting=waiting),
         token=token,
-        hosts=("*",) if token else _LOOPBACK,
+        hosts=("*",) if token else own_names(listening),
     )
     config = uvicorn.Config(
         app,
@@ -205,6 +213,11 @@ def _say(opened: dict[str, Bundle]) -> None:
             sys.stdout.write(printable(f"{name}: no {stage} ranking: {why}") + "\n")
     sys.stdout.write("Loading the models ...\n")
     sys.stdout.flush()
+
+
+def own_names(listening: socket.socket) -> tuple[str, ...]:
+    """Return the names under which a service for this machine alone may be asked."""
+    return (*_LOOPBACK, listening.getsockname()[0])
 
 
 def _address(listening: socket.socket) -> str:

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ..errors import EmbedderError, ModelNotAvailable, UsageError
-from .gate import Busy, Gate
-from .metrics import CONTENT_TYPE, ServiceMetrics
-from .middleware import BoundedBody, TokenRequired, Watched
+from ..telemetry.printable import printable
+from .faults import first_fault
+from .gate import Busy, Gate, Left
+from .metrics import CLIENT_LEFT, CONTENT_TYPE, ServiceMetrics
+from .middleware import BoundedBody, NamedHosts, TokenRequired, Watched
 from .schemas import (
     MAX_NAME_CHARACTERS,
     ChunkResponse,
@@ -39,7 +41,7 @@ _STATUS: dict[type[Exception], int] = {
     EmbedderError: 500,
 }
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
-_BROKEN = Problem(error="The service failed.", cure="Its log says where.")
+_LONGEST_LINE = 500
 _BUSY = Problem(error="The service is busy.", cure="Ask again in a moment.")
 
 
@@ -61,9 +63,8 @@ def create_app(
 ) -> FastAPI:
     """Return the application over open bundles; it closes them when it ends.
 
-    With a `token` every request but those for the page needs it. `hosts` are the names
-    under which it may be asked: a foreign page that lets its own name point here is
-    refused.
+    With a `token` every request needs it, but for the page, the description of the
+    interface and health. `hosts` are the names under which it may be asked.
     """
     metrics = ServiceMetrics()
     app = FastAPIOffline(
@@ -71,21 +72,27 @@ def create_app(
         version="1",
         description="Search in bundles: dense, sparse, fused and reranked.",
         redoc_url=None,
+        redirect_slashes=False,  # the address in a redirect is what the client named
         lifespan=_closing(service),
-        responses=_problems(401) if token else None,
     )
-    app.include_router(_search_routes(service, _gate(limits), metrics))
-    app.include_router(_other_routes(service, metrics))
+    guarded = _guarded() if token else {}
+    app.include_router(_search_routes(service, _gate(limits), metrics), **guarded)
+    app.include_router(_metrics_route(metrics), **guarded)
+    app.include_router(_open_routes(service))
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
     _add_error_handlers(app)
     app.add_middleware(BoundedBody)
     if token:
         app.add_middleware(TokenRequired, token=token)
-    app.add_middleware(
-        TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False
-    )
+    app.add_middleware(NamedHosts, hosts=hosts)
     app.add_middleware(Watched, metrics=metrics)
     return app
+
+
+def _guarded() -> dict[str, Any]:
+    """Return what says in the description that routes need a token."""
+    bearer = HTTPBearer(auto_error=False, description="The service's token.")
+    return {"dependencies": [Depends(bearer)], "responses": _problems(401)}
 
 
 def _gate(limits: ServiceLimits | None) -> Gate:
@@ -113,14 +120,14 @@ def _search_routes(
 ) -> APIRouter:
     routes = APIRouter(tags=["search"])
 
-    @routes.post("/search", responses=_problems(400, 404, 413, 422, 503))
-    async def search(asked: SearchRequest) -> SearchResponse:
+    @routes.post("/search", responses=_problems(400, 404, 408, 413, 422, 500, 503))
+    async def search(asked: SearchRequest, request: Request) -> SearchResponse:
         """Return the chunks that answer a question best."""
-        found = await gate.run(lambda: service.search(asked))
+        found = await gate.run(lambda: service.search(asked), request.is_disconnected)
         metrics.searched(found.milliseconds)
         return found
 
-    @routes.get("/chunks/{chunk_id:path}", responses=_problems(400, 404, 422))
+    @routes.get("/chunks/{chunk_id:path}", responses=_problems(400, 404, 422, 500))
     def chunk(
         chunk_id: str,
         collection: Annotated[
@@ -138,13 +145,8 @@ def _search_routes(
     return routes
 
 
-def _other_routes(service: SearchService, metrics: ServiceMetrics) -> APIRouter:
+def _metrics_route(metrics: ServiceMetrics) -> APIRouter:
     routes = APIRouter(tags=["operation"])
-
-    @routes.get("/healthz", responses=_problems(400))
-    def healthz() -> Health:
-        """Say that the service answers."""
-        return Health(collections=len(service))
 
     @routes.get(
         "/metrics",
@@ -154,6 +156,17 @@ def _other_routes(service: SearchService, metrics: ServiceMetrics) -> APIRouter:
     def show_metrics() -> Response:
         """Return the metrics in Prometheus' text format."""
         return Response(metrics.page(), media_type=CONTENT_TYPE)
+
+    return routes
+
+
+def _open_routes(service: SearchService) -> APIRouter:
+    routes = APIRouter(tags=["operation"])
+
+    @routes.get("/healthz", responses=_problems(400))
+    def healthz() -> Health:
+        """Say that the service answers."""
+        return Health(collections=len(service))
 
     @routes.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -165,7 +178,7 @@ def _other_routes(service: SearchService, metrics: ServiceMetrics) -> APIRouter:
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _answer(422, Problem(error=_first_fault(error), cure="See /docs."))
+        return _answer(422, first_fault(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
@@ -181,20 +194,17 @@ def _add_error_handlers(app: FastAPI) -> None:
         status = next(code for kind, code in _STATUS.items() if isinstance(error, kind))
         return _answer(status, Problem(error=error.message, cure=error.cure))
 
-    @app.exception_handler(Exception)
-    async def broken(_: Request, __: Exception) -> JSONResponse:
-        return _answer(500, _BROKEN)
+    @app.exception_handler(Left)
+    async def left(_: Request, __: Left) -> Response:
+        return Response(status_code=CLIENT_LEFT)
 
 
 def _answer(
     status: int, problem: Problem, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    return JSONResponse(problem.model_dump(), status_code=status, headers=headers)
-
-
-def _first_fault(error: RequestValidationError) -> str:
-    """Return the first fault as a line: where, and what."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
-    what = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {what}." if place else f"{what}."
+    """Return a problem on one line, whatever it repeats of the request."""
+    lines = {
+        name: line and printable(line, _LONGEST_LINE)
+        for name, line in problem.model_dump().items()
+    }
+    return JSONResponse(lines, status_code=status, headers=headers)

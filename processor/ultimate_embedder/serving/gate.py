@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
@@ -13,6 +13,10 @@ _T = TypeVar("_T")
 
 class Busy(Exception):
     """As many searches wait as may, or one waited for too long."""
+
+
+class Left(Exception):
+    """Whoever asked has left while it waited."""
 
 
 class Gate:
@@ -28,14 +32,19 @@ class Gate:
         self._patience = patience
         self._in_line = 0
 
-    async def run(self, work: Callable[[], _T]) -> _T:
-        """Return what `work` returns.
+    async def run(
+        self, work: Callable[[], _T], has_left: Callable[[], Awaitable[bool]]
+    ) -> _T:
+        """Return what `work` returns; `has_left` is asked when its turn comes.
 
         Raises:
             Busy: there is no place for it.
+            Left: nobody waits for it any more.
         """
         await self._enter()
         try:
+            if await has_left():
+                raise Left
             return await to_thread.run_sync(work, limiter=self._threads)
         finally:
             self._free.release()

@@ -33,6 +33,7 @@ class SearchService:
         self._highlighters = {
             name: Highlighter.of(bundle.manifest) for name, bundle in bundles.items()
         }
+        self._lacking: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._bundles)
@@ -40,12 +41,12 @@ class SearchService:
     def warm_up(self) -> dict[str, str]:
         """Load the models, so that the first question does not wait for them.
 
-        Return by collection why it cannot rerank although it was built to.
+        Return by collection why it cannot rerank although it was built to; from then
+        on `collections` says so too.
 
         Raises:
             ModelNotAvailable: a model of the fused ranking cannot be had.
         """
-        lacking = {}
         for name, bundle in self._bundles.items():
             if not len(bundle):
                 continue
@@ -58,8 +59,8 @@ class SearchService:
                 try:
                     bundle.rerank(_WARM_UP, first)
                 except ModelNotAvailable as error:
-                    lacking[name] = str(error)
-        return lacking
+                    self._lacking[name] = str(error)
+        return dict(self._lacking)
 
     def close(self) -> None:
         """Let go of the models."""
@@ -123,7 +124,10 @@ class SearchService:
 
     def collections(self) -> list[CollectionInfo]:
         """Return what each collection offers, by name."""
-        return [_info(name, self._bundles[name]) for name in sorted(self._bundles)]
+        return [
+            _info(name, self._bundles[name], self._lacking.get(name))
+            for name in sorted(self._bundles)
+        ]
 
     def _bundle(self, name: str | None) -> tuple[str, Bundle]:
         known = ", ".join(sorted(self._bundles))
@@ -179,6 +183,8 @@ def _chunk(name: str, bundle: Bundle, row: int) -> ChunkResponse:
 def _rows_of_file(bundle: Bundle, row: int) -> range:
     """Return the rows of a row's source file, which follow one another."""
     file = _file(bundle.chunk_id(row))
+    if not file:
+        return range(row, row + 1)
     start, stop = row, row + 1
     while start > 0 and _file(bundle.chunk_id(start - 1)) == file:
         start -= 1
@@ -188,20 +194,26 @@ def _rows_of_file(bundle: Bundle, row: int) -> range:
 
 
 def _file(chunk_id: str) -> str:
+    """Return what an id says of its file; "" where it has another form."""
     return chunk_id.rpartition(":chunk:")[0]
 
 
-def _info(name: str, bundle: Bundle) -> CollectionInfo:
+def _info(name: str, bundle: Bundle, lacks_rerank: str | None) -> CollectionInfo:
     manifest = bundle.manifest
     fusion = manifest.fusion_run
+    missing = dict(bundle.missing)
+    if lacks_rerank:
+        missing["reranked"] = lacks_rerank
     return CollectionInfo(
         name=name,
         chunks=len(bundle),
         source_subdirs={
             subdir: counts.chunks for subdir, counts in manifest.source_subdirs.items()
         },
-        stages=dict(bundle.stages),
-        missing=dict(bundle.missing),
+        stages={
+            stage: by for stage, by in bundle.stages.items() if stage not in missing
+        },
+        missing=missing,
         generated_at=str(manifest.generated_at),
         quality=fusion.quality_card if fusion else None,
     )
