@@ -76,10 +76,18 @@ class Running:
 
 @contextmanager
 def running(
-    folder: Path, encoders: FakeEncoders | None = None, **options: object
+    folder: Path,
+    encoders: FakeEncoders | None = None,
+    *,
+    bundle: Path | None = None,
+    warm: bool = False,
+    **options: object,
 ) -> Iterator[Running]:
-    path = write_bundle(folder / "served", texts=HOSTILE_TEXTS, rerank=RAN)
-    service = SearchService({"docs": open_bundle(path, encoders or FakeEncoders())})
+    """Serve `bundle`; with `warm` as the command does, which loads the models first."""
+    bundle = bundle or write_bundle(folder / "s", texts=HOSTILE_TEXTS, rerank=RAN)
+    service = SearchService({"docs": open_bundle(bundle, encoders or FakeEncoders())})
+    if warm:
+        service.warm_up()
     app = create_app(service, **options)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from serving_parts import HOSTILE, Running, running
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from search_parts import FakeEncoders, write_bundle
+from serving_parts import HOSTILE, RAN, Running, running
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -105,9 +106,134 @@ def test_a_chunk_opens_with_its_text_and_closes(watch: Watch) -> None:
     assert "filter by payload" in detail.locator("#detail-text").inner_text()
     assert detail.locator("#detail-text mark").count() >= 2
     assert "reranked" in detail.locator("#detail-stages").inner_text()
+    focused = "document.activeElement.dataset.id"
+    opened = watch.titles("fused")[0]
     watch.page.keyboard.press("Escape")
     assert not detail.is_visible()
+    assert watch.page.evaluate(focused) == opened
+    watch.page.keyboard.press("Enter")
+    watch.page.click("#close")
+    assert not detail.is_visible()
+    assert watch.page.evaluate(focused) == opened
     assert watch.problems == []
+
+
+def test_neighbours_are_walked_and_the_way_back_keeps_its_marks(
+    browser: Browser, tmp_path: Path
+) -> None:
+    bundle = write_bundle(tmp_path / "files", per_file=3, rerank=RAN)
+    with running(tmp_path, bundle=bundle) as served:
+        watch = Watch(browser, served)
+        watch.ask("quantize vectors")
+        hits = [hit for hit in watch.titles("fused") if hit.endswith(":chunk:1")]
+        card = f".column[data-stage=fused] .hit[data-id='{hits[0]}']"
+        watch.page.locator(card).click()
+        place = watch.page.locator("#detail-place")
+        expect(place).to_contain_text("chunk 2 of 3")
+        marks = watch.page.locator("#detail-text mark").count()
+        watch.page.click("#after")
+        expect(place).to_contain_text("chunk 3 of 3")
+        assert watch.page.locator("#after").is_disabled()
+        focused = watch.page.evaluate("document.activeElement.id")
+        assert focused == "detail-text"  # the button under the finger is off
+        assert not watch.page.locator("#detail-stages").is_visible()
+        watch.page.click("#before")
+        expect(place).to_contain_text("chunk 2 of 3")
+        assert watch.page.locator("#detail-text mark").count() == marks
+        assert watch.page.locator("#detail-stages").is_visible()
+        assert watch.problems == []
+        watch.close()
+
+
+def test_a_chunk_that_comes_late_does_not_replace_the_one_that_is_open(
+    watch: Watch,
+) -> None:
+    watch.ask("filter by payload")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    watch.page.route("**/chunks/**", hold)
+    hits = watch.page.locator(".column[data-stage=fused] .hit")
+    for place in (0, 1):
+        with watch.page.expect_request("**/chunks/**"):
+            hits.nth(place).click()
+        if not place:
+            watch.page.keyboard.press("Escape")
+    for route in reversed(held):
+        with watch.page.expect_response("**/chunks/**"):
+            route.continue_()
+    place_of = watch.page.locator("#detail-place")
+    expect(place_of).to_contain_text("chunk 1 of 1")
+    assert watch.titles("fused")[1] in place_of.inner_text()
+
+
+def test_an_answer_that_breaks_off_for_a_newer_one_is_not_told_of(watch: Watch) -> None:
+    watch.ask("filter by payload")
+    watch.page.evaluate(
+        """() => {
+          const real = window.fetch;
+          let held = false;
+          window.fetch = (path, options) => {
+            if (path !== '/search' || held) return real(path, options);
+            held = true;
+            const { signal } = options;
+            return Promise.resolve(new Response(new ReadableStream({
+              start: (body) => {
+                signal.addEventListener('abort', () => body.error(signal.reason));
+              },
+            })));
+          };
+        }"""
+    )
+    watch.page.fill("#query", "scroll points")
+    watch.page.press("#query", "Enter")
+    expect(watch.page.locator("#status")).to_have_text("Searching …")
+    watch.ask("snapshot a shard")
+    assert not watch.page.locator("#problem").is_visible()
+    assert watch.titles("fused")
+    assert watch.problems == []
+
+
+def test_a_reranker_that_lacks_is_told_and_the_rest_is_shown(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with running(tmp_path, FakeEncoders(["rerank"]), warm=True) as served:
+        watch = Watch(browser, served)
+        watch.ask("filter by payload")
+        assert len(watch.titles("fused")) == 10
+        absent = watch.page.locator(".column[data-stage=reranked] .absent")
+        assert "No rerank model here" in absent.inner_text()
+        assert watch.page.locator("#rerank").is_disabled()
+        assert not watch.page.locator("#quality").is_visible()  # it has no card
+        watch.close()
+
+
+def test_a_bundle_without_texts_and_with_long_names_fits_a_phone(
+    browser: Browser, tmp_path: Path
+) -> None:
+    texts = [("x" * 150, f"a shard and {n}", n) for n in range(60)]
+    bundle = write_bundle(tmp_path / "bare", texts=texts, exports=("npy",), rerank=RAN)
+    with running(tmp_path, bundle=bundle) as served:
+        watch = Watch(browser, served, viewport=PHONE)
+        watch.page.uncheck("#rerank")
+        watch.page.select_option("#top-k", "50")
+        watch.ask("shard")
+        assert len(watch.titles("fused")) == 50
+        width = "document.documentElement.scrollWidth"
+        assert watch.page.evaluate(width) <= PHONE["width"]
+        card = watch.page.locator(".column.chosen .hit").first
+        assert "holds no texts" in card.inner_text()
+        card.click()
+        watch.page.locator("#detail-source").wait_for()
+        assert "holds no texts" in watch.page.locator("#detail-text").inner_text()
+        inside = (
+            "(d => d.scrollWidth <= d.clientWidth)(document.querySelector('dialog'))"
+        )
+        assert watch.page.evaluate(inside)
+        assert watch.problems == []
+        watch.close()
 
 
 def test_folders_and_switches_filter(watch: Watch) -> None:
@@ -137,12 +263,17 @@ def test_the_keyboard_is_enough(watch: Watch) -> None:
     page.keyboard.press("ArrowDown")
     assert page.evaluate(focused) == watch.titles("dense")[1]
     page.keyboard.press("ArrowUp")
+    assert first in watch.titles("sparse")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate(column) == "sparse"
-    if first in watch.titles("sparse"):
-        assert page.evaluate(focused) == first
+    assert (page.evaluate(focused), page.evaluate(column)) == (first, "sparse")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.id") == "query"
+    page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert page.locator("#detail").is_visible()
+    page.keyboard.press("Escape")
+    assert page.evaluate(focused) == first
 
 
 def test_hostile_text_stays_text(watch: Watch) -> None:
@@ -169,6 +300,17 @@ def test_a_service_that_stopped_is_told_of(watch: Watch) -> None:
     problem.wait_for()
     assert "does not answer" in problem.inner_text()
     assert problem.get_attribute("role") == "alert"
+    assert watch.titles("fused") == []  # they answered something else
+
+
+def test_a_service_that_comes_back_is_asked_again(watch: Watch) -> None:
+    watch.page.route("**/collections", lambda route: route.abort())
+    watch.page.reload()
+    expect(watch.page.locator("#problem")).to_contain_text("does not answer")
+    watch.page.unroute("**/collections")
+    watch.ask("filter by payload")
+    assert watch.titles("fused")
+    assert not watch.page.locator("#problem").is_visible()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -193,8 +335,10 @@ def test_every_control_has_a_name_for_screen_readers(watch: Watch) -> None:
     nameless = watch.page.evaluate(
         """[...document.querySelectorAll('button, input, select, section, nav')]
            .filter((one) => one.offsetParent !== null)
-           .filter((one) => !(one.getAttribute('aria-label') || one.textContent.trim()
-             || (one.labels && one.labels.length)))
+           .filter((one) => !(one.getAttribute('aria-label')
+             || (one.tagName === 'BUTTON' && one.textContent.trim())
+             || [...(one.labels || [])].some((label) => [...label.childNodes].some(
+                  (part) => part !== one && part.textContent.trim()))))
            .map((one) => one.outerHTML)"""
     )
     assert nameless == []

@@ -24,7 +24,10 @@ async function answer(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "The service does not answer.", "Is it still running?");
   }
-  const body = await response.json().catch(() => ({}));
+  const body = await response.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(response.status, "The answer is broken off or of another service.");
+  });
   if (!response.ok) {
     throw new Problem(response.status, body.error || response.statusText, body.cure);
   }

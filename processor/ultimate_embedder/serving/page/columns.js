@@ -34,7 +34,7 @@ function column(stage, found, collection, open) {
     element("p", { class: "with" }, (collection.stages[stage] || "") + time),
   );
   if (!hits) {
-    const why = found.missing[stage] || "Not asked for.";
+    const why = found.missing[stage] || collection.missing[stage] || "Not asked for.";
     box.append(element("p", { class: "absent" }, why));
   } else if (!hits.length) {
     box.append(element("p", { class: "absent" }, "Nothing was found."));
@@ -51,7 +51,7 @@ function card(hit, stage, open) {
     "button",
     {
       type: "button", class: "hit", "data-id": hit.chunk_id,
-      "aria-label": `${stage} rank ${hit.rank}: ${titleOf(hit)}. ${moved}`,
+      "aria-label": `${stage} rank ${hit.rank}: ${titleOf(hit)}. Score ${hit.score.toFixed(3)}. ${moved}`,
       title: hit.chunk_id,
     },
     element(
@@ -73,11 +73,13 @@ function card(hit, stage, open) {
   return made;
 }
 
-// A snippet starts a little before the first word that was found.
+// A snippet starts with a word a little before the first one that was found.
 function snippet(hit) {
   if (hit.text === null) return ["This bundle holds no texts."];
   const first = hit.highlights.length ? hit.highlights[0][0] : 0;
-  const from = Math.max(0, first - 60);
+  const before = Array.from(hit.text).slice(0, first);
+  const space = before.findIndex((one, place) => place >= first - 60 && /\s/.test(one));
+  const from = first <= 60 ? 0 : space < 0 ? first : space + 1;
   const parts = marked(hit.text, hit.highlights, from, from + SNIPPET);
   return from ? ["… ", ...parts] : parts;
 }
@@ -162,8 +164,8 @@ export function walk(event) {
   const hits = [...column.querySelectorAll(".hit")];
   const same = hits.find((hit) => hit.dataset.id === here.dataset.id);
   const place = [...columns[at].querySelectorAll(".hit")].indexOf(here) + step[1];
-  const next = step[0] && same ? same : hits[Math.min(place, hits.length - 1)];
-  if (next) next.focus();
+  if (place < 0) byId("query").focus();
+  else (step[0] && same ? same : hits[Math.min(place, hits.length - 1)]).focus();
 }
 
 addEventListener("resize", drawLines);

@@ -3,6 +3,9 @@
 import * as api from "./api.js";
 import { byId, element, marked, titleOf } from "./dom.js";
 
+// Counts what was opened: an answer that comes after another was opened is dropped.
+let opened = 0;
+
 export function openHit(hit, collection, report) {
   const neighbours = { before: null, after: null };
   fill(hit, collection, neighbours, report);
@@ -11,18 +14,29 @@ export function openHit(hit, collection, report) {
   load(hit.chunk_id, collection, hit, report);
 }
 
+// `hit` is what was found; its neighbours have no marks and no ranks.
 async function load(id, collection, hit, report) {
+  opened += 1;
+  const mine = opened;
+  const dialog = byId("detail");
+  let found;
   try {
-    const found = await api.chunk(id, collection);
-    const shown = hit && hit.chunk_id === id ? hit : { ...found, highlights: [], stages: {} };
-    fill(shown, collection, found, report);
+    found = await api.chunk(id, collection);
   } catch (problem) {
-    byId("detail").close();
+    if (mine !== opened || !dialog.open) return;
+    dialog.close();
     report(problem);
+    return;
+  }
+  if (mine !== opened || !dialog.open) return;
+  const shown = hit.chunk_id === id ? hit : { ...found, highlights: [], stages: {} };
+  fill(shown, collection, found, report, hit);
+  if (document.activeElement?.disabled || document.activeElement === document.body) {
+    byId("detail-text").focus();
   }
 }
 
-function fill(hit, collection, neighbours, report) {
+function fill(hit, collection, neighbours, report, found = hit) {
   const fields = hit.metadata || {};
   byId("detail-title").textContent = titleOf(hit);
   byId("detail-place").textContent = place(hit, fields, neighbours);
@@ -35,13 +49,13 @@ function fill(hit, collection, neighbours, report) {
   for (const side of ["before", "after"]) {
     const button = byId(side);
     button.disabled = !neighbours[side];
-    button.onclick = () => load(neighbours[side], collection, null, report);
+    button.onclick = () => load(neighbours[side], collection, found, report);
   }
 }
 
 function place(hit, fields, { number, of }) {
   const parts = [fields.source || hit.chunk_id];
-  const sections = fields.section_path || [];
+  const sections = [fields.section_path || []].flat();
   if (sections.length) parts.push(sections.join(" › "));
   if (of) parts.push(`chunk ${number} of ${of}`);
   if (Number.isInteger(fields.start_char) && Number.isInteger(fields.end_char)) {

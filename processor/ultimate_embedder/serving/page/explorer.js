@@ -26,7 +26,7 @@ async function start() {
   byId("collection-field").hidden = known.length < 2;
   restore();
   enter();
-  if (byId("query").value.trim()) ask();
+  if (byId("query").value.trim()) await ask();
 }
 
 // What is asked stands behind the #, which no browser sends to a server.
@@ -34,11 +34,12 @@ function restore() {
   const asked = new URLSearchParams(location.hash.slice(1));
   const name = asked.get("collection");
   if (known.some((one) => one.name === name)) byId("collection").value = name;
-  byId("query").value = asked.get("query") || "";
+  byId("query").value ||= asked.get("query") || "";
 }
 
 function enter() {
   const chosen = collection();
+  stop();
   if (!chosen) return;
   const folders = Object.entries(chosen.source_subdirs);
   byId("subdir").replaceChildren(
@@ -71,9 +72,21 @@ function request() {
   };
 }
 
-async function ask() {
-  if (!byId("query").value.trim() || !collection()) return;
+// No answer to what was asked before may come in behind a newer one.
+function stop() {
   if (running) running.abort();
+  running = null;
+  byId("columns").removeAttribute("aria-busy");
+}
+
+async function ask() {
+  if (!byId("query").value.trim()) return;
+  const chosen = collection();
+  if (!chosen) {
+    await start();
+    return;
+  }
+  stop();
   running = new AbortController();
   const { signal } = running;
   const asked = request();
@@ -83,14 +96,16 @@ async function ask() {
   byId("columns").setAttribute("aria-busy", "true");
   try {
     const found = await api.search(asked, signal);
+    if (signal.aborted) return;
     byId("problem").hidden = true;
-    show(found, collection(), (hit) => openHit(hit, found.collection, report));
+    show(found, chosen, (hit) => openHit(hit, found.collection, report));
     byId("status").textContent = summary(found);
   } catch (problem) {
-    if (problem.name !== "AbortError") report(problem);
-  } finally {
-    if (!signal.aborted) byId("columns").removeAttribute("aria-busy");
+    if (signal.aborted) return;
+    clear();
+    report(problem);
   }
+  byId("columns").removeAttribute("aria-busy");
 }
 
 function summary(found) {
@@ -126,6 +141,7 @@ for (const id of ["subdir", "top-k", "sparse", "rerank"]) {
   byId(id).addEventListener("change", ask);
 }
 addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
   const writing = ["INPUT", "SELECT", "TEXTAREA"].includes(document.activeElement?.tagName);
   if (event.key === "/" && !writing && !byId("detail").open) {
     event.preventDefault();
