@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,12 +80,17 @@ def running(
     encoders: FakeEncoders | None = None,
     *,
     bundle: Path | None = None,
+    others: Mapping[str, Path] | None = None,
     warm: bool = False,
     **options: object,
 ) -> Iterator[Running]:
-    """Serve `bundle`; with `warm` as the command does, which loads the models first."""
+    """Serve `bundle` and others; with `warm` the models are loaded first."""
     bundle = bundle or write_bundle(folder / "s", texts=HOSTILE_TEXTS, rerank=RAN)
-    service = SearchService({"docs": open_bundle(bundle, encoders or FakeEncoders())})
+    paths = {"docs": bundle, **(others or {})}
+    encoders = encoders or FakeEncoders()
+    service = SearchService(
+        {name: open_bundle(path, encoders) for name, path in paths.items()}
+    )
     if warm:
         service.warm_up()
     app = create_app(service, **options)

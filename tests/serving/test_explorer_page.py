@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
 from search_parts import FakeEncoders, write_bundle
 from serving_parts import HOSTILE, RAN, Running, running
+
+from processor.ultimate_embedder.retrieval.quality import QualityCard, figures
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -208,6 +211,73 @@ def test_a_reranker_that_lacks_is_told_and_the_rest_is_shown(
         assert watch.page.locator("#rerank").is_disabled()
         assert not watch.page.locator("#quality").is_visible()  # it has no card
         watch.close()
+
+
+def test_another_collection_is_asked_and_answers_of_the_former_are_dropped(
+    browser: Browser, tmp_path: Path
+) -> None:
+    lone = write_bundle(tmp_path / "lone", texts=[("x", "a lone shard", 1)])
+    with running(tmp_path, others={"lone": lone}) as served:
+        watch = Watch(browser, served)
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        watch.page.route("**/search", hold)
+        with watch.page.expect_request("**/search"):
+            watch.page.fill("#query", "copies of a shard")
+            watch.page.press("#query", "Enter")
+        watch.page.fill("#query", "")
+        watch.page.select_option("#collection", "lone")
+        watch.page.unroute("**/search")
+        for route in held:
+            with suppress(Error):  # the page asks for it no more
+                route.continue_()
+        watch.page.wait_for_timeout(300)
+        assert watch.page.locator(".column").count() == 0
+        watch.ask("copies of a shard")
+        assert watch.titles("fused") == ["docs:x:000.md:chunk:0"]
+        absent = watch.page.locator(".column[data-stage=reranked] .absent")
+        assert "Rerank was off" in absent.inner_text()
+        assert "collection=lone" in watch.page.url
+        watch.close()
+
+
+def test_the_quality_card_shows_each_stages_figures_or_why_there_are_none(
+    watch: Watch,
+) -> None:
+    ranks = [1, 2, 5, None] * 10
+    cards = [
+        QualityCard(
+            seed=0,
+            probes=40,
+            kinds={"heading": 40},
+            stages=(figures("fused", ranks, depth=10),),
+            remarks=("<b>Few</b> questions.",),
+        ),
+        QualityCard(seed=0, probes=0, remarks=("No question can be made of it.",)),
+    ]
+
+    def with_card(route: Route) -> None:
+        body = route.fetch().json()
+        body["collections"][0]["quality"] = cards.pop(0).model_dump(mode="json")
+        route.fulfill(json=body)
+
+    watch.page.route("**/collections", with_card)
+    card = watch.page.locator("#quality")
+    for row, remark in ((1, "<b>Few</b> questions."), (0, "No question can be made")):
+        watch.page.reload()
+        card.locator("summary").click()
+        expect(card).to_contain_text(remark)
+        assert card.locator("tr:has(td)").count() == row
+        if row:
+            cells = card.locator("td").all_inner_texts()
+            assert cells == ["fused", "", "0.504", "0.425", "0.750", "40"]
+            bar = card.locator(".bar").get_attribute("aria-label")
+            assert bar is not None
+            assert bar.startswith("0.504, from 0.")
+    assert watch.problems == []
 
 
 def test_a_bundle_without_texts_and_with_long_names_fits_a_phone(

@@ -8,19 +8,21 @@ const MEASURES = [
 
 export function showQuality(collection) {
   const card = collection.quality;
-  byId("quality").hidden = !card || !card.stages.length;
+  byId("quality").hidden = !card || !(card.stages.length || card.remarks.length);
   if (byId("quality").hidden) return;
-  const kinds = Object.entries(card.kinds).map(([kind, count]) => `${count} from ${kind}s`);
   byId("card").replaceChildren(
-    element(
-      "p", {},
-      `${card.probes} questions with a known answer, drawn from the collection itself` +
-        (kinds.length ? ` (${kinds.join(", ")})` : "") +
-        ". Bars show nDCG@10, the line its 95 % interval.",
-    ),
-    element("div", { class: "scroll" }, table(card)),
+    ...(card.stages.length ? figures(card) : []),
     ...card.remarks.map((remark) => element("p", {}, remark)),
   );
+}
+
+function figures(card) {
+  const kinds = Object.entries(card.kinds).map(([kind, count]) => `${count} from ${kind}s`);
+  const told =
+    `${card.probes} questions with a known answer, drawn from the collection itself` +
+    (kinds.length ? ` (${kinds.join(", ")})` : "") +
+    ". Bars show nDCG@10, the line its 95 % interval.";
+  return [element("p", {}, told), element("div", { class: "scroll" }, table(card))];
 }
 
 function table(card) {
