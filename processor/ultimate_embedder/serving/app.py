@@ -67,14 +67,7 @@ def create_app(
     interface and health. `hosts` are the names under which it may be asked.
     """
     metrics = ServiceMetrics()
-    app = FastAPIOffline(
-        title="Ultimate Embedder: search",
-        version="1",
-        description="Search in bundles: dense, sparse, fused and reranked.",
-        redoc_url=None,
-        redirect_slashes=False,  # the address in a redirect is what the client named
-        lifespan=_closing(service),
-    )
+    app = _described(_closing(service))
     guarded = _guarded() if token else {}
     app.include_router(_search_routes(service, _gate(limits), metrics), **guarded)
     app.include_router(_metrics_route(metrics), **guarded)
@@ -86,6 +79,19 @@ def create_app(
         app.add_middleware(TokenRequired, token=token)
     app.add_middleware(NamedHosts, hosts=hosts)
     app.add_middleware(Watched, metrics=metrics)
+    return app
+
+
+def _described(lifespan: Callable[[FastAPI], Any]) -> FastAPI:
+    """Return an application without routes, but for the page of its interface."""
+    app: FastAPI = FastAPIOffline(
+        title="Ultimate Embedder: search",
+        version="1",
+        description="Search in bundles: dense, sparse, fused and reranked.",
+        redoc_url=None,
+        redirect_slashes=False,  # the address in a redirect is what the client named
+        lifespan=lifespan,
+    )
     return app
 
 

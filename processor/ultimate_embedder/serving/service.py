@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..errors import EmbedderError, ModelNotAvailable, UsageError
 from ..records import RankedList
-from ..search import Bundle, Hit, Stage
+from ..search import Bundle, Hit, SearchResults, Stage
 from .highlights import Highlighter
 from .schemas import (
     ChunkResponse,
@@ -87,17 +87,13 @@ class SearchService:
             top_k=asked.top_k,
             filters=asked.filters,
         )
-        stages = tuple(found.rankings) if asked.compare else (wanted,)
         highlighter = self._highlighters[name] if asked.highlight else None
         hits = {
             stage: [
                 _hit(hit, asked.query, highlighter)
                 for hit in bundle.hits(found, stage, asked.top_k)
             ]
-            for stage in stages
-        }
-        took: dict[str, float] = {
-            stage: seconds * 1000 for stage, seconds in found.seconds.items()
+            for stage in (found.rankings if asked.compare else (wanted,))
         }
         return SearchResponse(
             collection=name,
@@ -105,7 +101,7 @@ class SearchService:
             hits=hits[wanted],
             rankings=hits if asked.compare else {},
             missing=dict(found.missing),
-            milliseconds=took | {"total": (time.perf_counter() - started) * 1000},
+            milliseconds=_milliseconds(found, time.perf_counter() - started),
         )
 
     def chunk(self, chunk_id: str, collection: str | None = None) -> ChunkResponse:
@@ -140,6 +136,11 @@ class SearchService:
         if name not in self._bundles:
             raise NotFound("There is no such collection.", cure=f"There are: {known}.")
         return name, self._bundles[name]
+
+
+def _milliseconds(found: SearchResults, total: float) -> dict[str, float]:
+    seconds = {**found.seconds, "total": total}
+    return {str(stage): took * 1000 for stage, took in seconds.items()}
 
 
 def _stage(asked: SearchRequest) -> Stage:
