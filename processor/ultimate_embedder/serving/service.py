@@ -139,8 +139,10 @@ class SearchService:
 
 
 def _milliseconds(found: SearchResults, total: float) -> dict[str, float]:
-    seconds = {**found.seconds, "total": total}
-    return {str(stage): took * 1000 for stage, took in seconds.items()}
+    stages: dict[str, float] = {
+        stage: seconds * 1000 for stage, seconds in found.seconds.items()
+    }
+    return stages | {"total": total * 1000}
 
 
 def _stage(asked: SearchRequest) -> Stage:
