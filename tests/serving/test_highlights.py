@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder
@@ -32,6 +32,7 @@ def test_spans_count_characters_not_bytes() -> None:
 
 
 @settings(deadline=None)
+@example("\U00018d80", "\U00018d80")  # a letter of a Unicode newer than Python's
 @given(WORDS, WORDS)
 def test_just_the_words_that_share_a_term_are_marked(query: str, text: str) -> None:
     encoder = Bm25Encoder()

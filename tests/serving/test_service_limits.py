@@ -45,6 +45,8 @@ def post(served: Running, body: dict, timeout: float = 30) -> httpx2.Response:
         ({"query": "x", "top_k": 0}, "top_k"),
         ({"query": "x", "top_k": MAX_TOP_K + 1}, "top_k"),
         ({"query": "x", "rerank": "perhaps"}, "rerank"),
+        ({"query": "x", "rerank": 1}, "rerank"),
+        ({"query": "x", "top_k": "5"}, "top_k"),
         ({"query": "x", "document": "y"}, "document"),
         ({"query": "x", "filters": {f"k{n}": n for n in range(9)}}, "filters"),
         ({"query": "x", "filters": {"k": ["a"]}}, "filters.k: It is no text"),
