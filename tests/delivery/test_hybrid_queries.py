@@ -123,7 +123,7 @@ def test_the_same_points_in_the_same_order_as_search_in_the_bundle(
             ours = in_the_bundle(bundle, text)
             compared += 1
         same_but_for_ties(ours, theirs, scores_too="2:2" not in fusion)
-    assert compared >= 5
+    assert compared >= 3
 
 
 def test_lists_that_are_cut_and_lists_that_end_by_themselves_were_both_among_them(

@@ -50,7 +50,7 @@ def test_a_failing_step_ends_the_demo_with_its_exit_code(
 ) -> None:
     def broken_steps(_work: Path, *, full: bool) -> list:
         return [
-            ("Broken", "upload_to_qdrant.py", (str(tmp_path),)),
+            ("Broken", "upload_to_qdrant.py", (str(tmp_path), "--no-such-option")),
             ("Never", "demo_corpus.py", ("--output-dir", str(tmp_path / "never"))),
         ]
 

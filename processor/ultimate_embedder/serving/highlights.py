@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Self
 
 from ..encoders.bm25 import Bm25Encoder
+from ..encoders.word_characters import word_ranges
 from ..export.manifest import Manifest
 
-_WORD = re.compile(r"[^\W_]+")
 _WORDS_KEPT = 50_000
 
 
@@ -35,9 +35,19 @@ class Highlighter:
             return []
         return [
             found.span()
-            for found in _WORD.finditer(text)
+            for found in _words().finditer(text)
             if not wanted.isdisjoint(self._terms(found.group()))
         ]
 
     def _encode(self, text: str) -> frozenset[int]:
         return frozenset(self._encoder.encode_query(text).indices.tolist())
+
+
+@cache
+def _words() -> re.Pattern[str]:
+    """Return what matches a word as the BM25 encoder cuts them."""
+    ranges = "".join(
+        f"{re.escape(chr(first))}-{re.escape(chr(last))}"
+        for first, last in word_ranges()
+    )
+    return re.compile(f"[{ranges}]+")

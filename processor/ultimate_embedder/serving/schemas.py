@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from ..retrieval.quality import QualityCard
 from ..search import Stage
@@ -16,6 +16,15 @@ NOT_BLANK = r"[^\s\x1c-\x1f]"
 MAX_FILTERS = 8
 MAX_NAME_CHARACTERS = 512
 
+
+def _number(found: object) -> object:
+    """Let what JSON Schema calls an integer through, 5.0 too, and no other type."""
+    if isinstance(found, bool | str):
+        raise ValueError("a whole number is needed")
+    return found
+
+
+WholeNumber = Annotated[int, BeforeValidator(_number)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 FilterValue = bool | int | float | Annotated[str, Field(max_length=2_000)]
 
@@ -33,11 +42,11 @@ class SearchRequest(Message):
     collection: Name | None = Field(
         None, description="Needed where several collections are served."
     )
-    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="How many chunks.")
-    sparse: bool = Field(
+    top_k: WholeNumber = Field(10, ge=1, le=MAX_TOP_K, description="How many chunks.")
+    sparse: StrictBool = Field(
         True, description="Fuse the dense ranking with the sparse one."
     )
-    rerank: bool = Field(
+    rerank: StrictBool = Field(
         False, description="Let the reranker sort the first candidates (slower)."
     )
     filters: dict[Name, FilterValue] = Field(
@@ -45,10 +54,10 @@ class SearchRequest(Message):
         max_length=MAX_FILTERS,
         description="Equalities on metadata, e.g. source_subdir; all must hold.",
     )
-    compare: bool = Field(
+    compare: StrictBool = Field(
         False, description="Return every stage's ranking beside the hits."
     )
-    highlight: bool = Field(
+    highlight: StrictBool = Field(
         False, description="Say where the words of the query stand in each text."
     )
 
