@@ -36,8 +36,10 @@ def test_the_second_is_refused_and_a_killed_first_leaves_the_folder_free(
         call = 1 + number % (len(encoded(light.log)) - 2)
         first = start(light.arguments, tmp_path / "first", environment=slow)
         wait_until(lambda call=call: len(encoded(log)) >= call)
+        first.signal(signal.SIGSTOP)  # however slowly the second one starts
         second = start(light.arguments, tmp_path / "second", environment=slow)
         assert second.wait() == STOPPED
+        first.signal(signal.SIGCONT)
         told = second.last_line_but_resume()
         assert f"Another run (process {first.pid})" in told
         assert not first.ended
