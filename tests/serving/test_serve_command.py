@@ -139,3 +139,13 @@ def test_a_real_bundle_is_served_and_sigterm_ends_it(
         assert found["hits"][0]["text"].startswith("A snapshot")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_answers_do_not_wait_for_the_client_to_confirm_their_first_part() -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

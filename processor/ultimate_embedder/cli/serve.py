@@ -153,19 +153,24 @@ def _bundles_in(folder: Path) -> list[Path]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a socket that listens; what it accepts sends at once.
+
+    Without TCP_NODELAY the second part of an answer waits for the client to confirm the
+    first, which takes it some 40 ms. Accepted sockets inherit the option.
 
     Raises:
         UsageError: the port is taken, or the address is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(
             f"Port {port} of {host} cannot be listened on: {error.strerror}.",
             cure="Choose another with --port; 0 takes a free one.",
         ) from error
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _run(
