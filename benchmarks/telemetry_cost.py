@@ -5,8 +5,11 @@ second, spans to another process and to a file. Without: nothing. The main job r
 the chunk files of a folder with the embedded model in this process, so that processor
 time counts all of it, the exporter's thread too.
 
-Three answers, from the roughest to the finest: medians of wall and of processor time,
-and the time that the run itself spends in listeners, from first event to last close.
+Three answers, from the roughest to the finest: medians of wall and of processor time;
+the median of what a pair of runs, one after the other, differ in processor time, with
+the quartiles; and what can be counted without another run beside: the time in
+listeners, from first event to last close, and the processor time of threads (exporter
+and server) beyond those of a run without.
 
     python -m benchmarks.telemetry_cost CHUNKED_DIR [--rounds N] [--json]
 """
@@ -43,12 +46,39 @@ from processor.ultimate_embedder.telemetry.events import Event, silent
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Seconds of one run; `listening` is what its events took."""
+    """Seconds of one run; `listening` is what its events took, `beside` threads."""
 
     wall: float
     processor: float
     listening: float
+    beside: float
     events: int
+
+
+class Threads:
+    """Adds up the processor time of Python threads that start in a `with` block.
+
+    Those of thread pools are left out: the encoder's, which are no telemetry.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> Threads:
+        self._run = real = threading.Thread.run
+
+        def run(thread: threading.Thread) -> None:
+            try:
+                real(thread)
+            finally:
+                if not thread.name.startswith("ThreadPoolExecutor"):
+                    self.seconds += time.thread_time()
+
+        threading.Thread.run = run  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.Thread.run = self._run  # type: ignore[method-assign]
 
 
 def take_spans(ready: Connection) -> None:
@@ -124,22 +154,31 @@ def one_run(chunked: Path, folder: Path, reporting: ReportingConfig | None) -> T
 
         return call
 
-    wall, processor = time.perf_counter(), time.process_time()
-    if reporting is None:
-        outcome = BatchRunner(config, silent, "benchmark", parts()).run()
-    else:
+    def without() -> int:
+        return BatchRunner(config, silent, "benchmark", parts()).run().exit_code
+
+    def with_all(reporting: ReportingConfig) -> int:
+        nonlocal spent
         with contextlib.redirect_stderr(io.StringIO()):
             opened = time.perf_counter()
             with listening(reporting, "json") as emit:
                 spent += time.perf_counter() - opened
                 runner = BatchRunner(config, timed(emit), "benchmark", parts())
-                outcome = runner.run()
+                code = runner.run().exit_code
                 closing = time.perf_counter()
             spent += time.perf_counter() - closing
-    if outcome.exit_code:
-        raise SystemExit("A run failed.")
+        return code
+
+    wall, processor = time.perf_counter(), time.process_time()
+    with Threads() as threads:
+        if without() if reporting is None else with_all(reporting):
+            raise SystemExit("A run failed.")
     return Took(
-        time.perf_counter() - wall, time.process_time() - processor, spent, events
+        wall=time.perf_counter() - wall,
+        processor=time.process_time() - processor,
+        listening=spent,
+        beside=threads.seconds,
+        events=events,
     )
 
 
@@ -158,9 +197,17 @@ def figures(with_all: list[Took], without: list[Took]) -> dict[str, Any]:
         on, off = median(with_all, name), median(without, name)
         found[f"{name}_seconds"] = [round(off, 3), round(on, 3)]
         found[f"{name}_share"] = round(on / off - 1, 4)
+    pairs = [
+        on.processor / off.processor - 1
+        for on, off in zip(with_all, without, strict=True)
+    ]
+    quartiles = statistics.quantiles(pairs, n=4, method="inclusive")
+    found["paired_processor_shares"] = [round(share, 4) for share in quartiles]
     spent = median(with_all, "listening")
+    beside = median(with_all, "beside") - median(without, "beside")
     found["listening_seconds"] = round(spent, 4)
-    found["listening_share"] = round(spent / median(without, "wall"), 5)
+    found["threads_seconds"] = round(beside, 4)
+    found["counted_share"] = round((spent + beside) / median(without, "wall"), 5)
     return found
 
 

@@ -292,6 +292,11 @@ class CollectionRun:
                 vectors=made.vectors,
                 sparse=made.sparse,
                 staging=staging,
+                fingerprints={
+                    block.model.name: block.attention_fingerprint
+                    for block in made.dense
+                },
+                kept=self._work_dir / "probes",
                 redact_key=self._redact_key,
             )
             return run.run()

@@ -8,8 +8,10 @@ how well its bundle can be searched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from ..config import RERANK_CANDIDATES, ModelConfig, PipelineConfig
 from ..encoders.attention_sparse import AttentionSparseEncoder
@@ -46,6 +48,7 @@ from .card import (
     empty_card,
     harm_warnings,
 )
+from .kept_encodings import KeepingEncoder
 from .reranking import Reranking
 
 
@@ -87,7 +90,11 @@ class RetrievalOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalRun:
-    """Everything needed to search one staged collection."""
+    """Everything needed to search one staged collection.
+
+    `fingerprints` stand for what a dense model's bytes follow from, by key; `kept` is
+    a folder where encodings of probes outlive an interruption.
+    """
 
     config: PipelineConfig
     manager: ModelSource
@@ -98,6 +105,8 @@ class RetrievalRun:
     vectors: dict[str, Float32Array]
     sparse: dict[str, SparseResult]
     staging: Path
+    fingerprints: dict[str, str]
+    kept: Path
     redact_key: bytes | None = field(default=None, repr=False)
 
     def run(self) -> RetrievalOutcome:
@@ -177,7 +186,7 @@ class RetrievalRun:
         """Encode queries and masked texts while the model is in memory."""
         sharing = self._sharing(model)
         attention: dict[str, list[SparseVector]] = {}
-        with self.manager.resident(model) as encoder:
+        with self._encoding(model, keep=masked is not None) as encoder:
             encode = self._texts(encoder, self.collection.model(model.name))
             vectors = encode.vectors([query.text for query in queries], "query")
             hidden = None
@@ -188,6 +197,20 @@ class RetrievalRun:
                 hidden = encode.vectors(masked, "document")
         index = DenseIndex(self.vectors[model.name])
         return DenseLeg(model.name, index, vectors, hidden), attention
+
+    @contextmanager
+    def _encoding(
+        self, model: ModelConfig, *, keep: bool
+    ) -> Iterator[AttentionEncoder]:
+        """Give the model's encoder, which keeps what it makes if it is for probes."""
+        with self.manager.resident(model) as encoder:
+            if not keep:
+                yield encoder
+                return
+            folder = self.kept / quote(model.name, safe="")
+            keeping = KeepingEncoder(encoder, folder, self.fingerprints[model.name])
+            yield keeping
+            keeping.forget_others()
 
     def _texts(self, encoder: AttentionEncoder, model: MeasuredModel) -> TextEncoder:
         return TextEncoder(
@@ -201,7 +224,7 @@ class RetrievalRun:
         sharing = self._sharing(model.config)
         if not sharing:
             return {}
-        with self.manager.resident(model.config) as encoder:
+        with self._encoding(model.config, keep=True) as encoder:
             encode = self._texts(encoder, model)
             _, weighted = encode.vectors_and_attention(masked)
         return _words_of(sharing, weighted)
