@@ -14,7 +14,7 @@ from fake_qdrant import FakeQdrant, serving
 
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.delivery.bundle_points import plan_upload
-from processor.ultimate_embedder.delivery.layout import FoundPoint
+from processor.ultimate_embedder.delivery.layout import FoundPoint, Request
 from processor.ultimate_embedder.delivery.opening import choose_target
 from processor.ultimate_embedder.delivery.presets import preset
 from processor.ultimate_embedder.delivery.upload import send_bundle
@@ -31,6 +31,7 @@ from processor.ultimate_embedder.search import (
     Hit,
     QdrantCollection,
     Server,
+    Stage,
     open_bundle,
     open_qdrant,
 )
@@ -121,6 +122,42 @@ def test_each_stage_finds_what_the_bundle_finds(
         ours = bundle.search(text, stage=stage, top_k=30)  # type: ignore[arg-type]
         theirs = collection.search(text, stage=stage)  # type: ignore[arg-type]
         same_but_for_ties(as_points(ours), as_points(theirs))
+
+
+@pytest.mark.parametrize("fusion", ["qdrant-rrf(k=2)", "sum(scale=zscore)"])
+@pytest.mark.parametrize("stage", ["sparse", "fused", "reranked"])
+def test_a_batch_of_queries_finds_what_each_finds(
+    stage: Stage, fusion: str, opened: Open
+) -> None:
+    how = FusionConfig.parse(fusion)
+    collection = opened(rerank=OVERLAP, exact=True, fusion=how)
+    queries = [*QUERIES[:9], *QUERIES, *QUERIES]  # more than go in a request
+    each = {
+        text: as_points(collection.search(text, stage=stage, top_k=30))
+        for text in QUERIES
+    }
+    found = collection.search_batch(queries, stage=stage)
+    assert len(found) == len(queries)
+    for text, hits in zip(queries, found, strict=True):
+        same_but_for_ties(each[text], as_points(hits))
+        assert all(hit.text and stage in hit.stages for hit in hits)
+    assert collection.search_batch([]) == []
+
+
+def test_a_batch_is_one_request_for_lists_and_one_to_fuse_them(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = opened(fusion=FusionConfig.parse("sum(scale=zscore)"))
+    sizes: list[int] = []
+    real = collection._store.query
+
+    def counted(requests: Sequence[Request]) -> list[list[FoundPoint]]:
+        sizes.append(len(requests))
+        return real(requests)
+
+    monkeypatch.setattr(collection._store, "query", counted)
+    collection.search_batch(QUERIES[:5])
+    assert sizes == [10, 5]
 
 
 def test_a_hit_carries_the_rank_and_score_of_every_stage(
@@ -233,4 +270,11 @@ def test_a_server_that_is_not_there_is_one_clear_line(
 def test_texts_are_embedded_as_queries_alone() -> None:
     """There is no other entrance for a text than one that takes it for a query."""
     public = {name for name in dir(QdrantCollection) if not name.startswith("_")}
-    assert public == {"close", "fusion", "manifest", "missing", "search"}
+    assert public == {
+        "close",
+        "fusion",
+        "manifest",
+        "missing",
+        "search",
+        "search_batch",
+    }

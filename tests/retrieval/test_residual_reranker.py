@@ -12,6 +12,7 @@ import torch
 from difference_parts import CARD, RESIDUAL, base, make_difference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Encoding
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.models import export_model
@@ -128,6 +129,26 @@ def test_a_score_depends_on_its_pair_alone(
     scorer.threads = data.draw(st.integers(1, 4))
     mixed = score_pairs(scorer, [asked[i] for i in order], cap)
     assert mixed.tobytes() == alone[order].tobytes()
+
+
+def test_pairs_that_were_counted_are_not_tokenised_again(
+    scorer: TorchCrossEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenised: list[tuple[str, str]] = []
+    real = scorer._tokenizer
+
+    class Counting:
+        def encode_batch(self, pairs: list[tuple[str, str]]) -> list[Encoding]:
+            tokenised.extend(pairs)
+            return real.encode_batch(pairs)
+
+    pairs = [("a walrus", f"It has {n} tusks.") for n in range(4)]
+    expected = scorer.score(pairs)
+    monkeypatch.setattr(scorer, "_tokenizer", Counting())
+    scorer.pair_lengths(pairs[:3])
+    found = scorer.score([pairs[3], *pairs[:3]])
+    assert tokenised == pairs
+    assert found.tolist() == [expected[3], *expected[:3].tolist()]
 
 
 def test_scoring_leaves_torchs_threads_as_they_were(

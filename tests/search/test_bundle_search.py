@@ -355,6 +355,22 @@ def test_threads_searching_at_once_find_what_one_finds(bundle: Bundle) -> None:
     assert fresh == expected
 
 
+@pytest.mark.parametrize("stage", ["dense", "sparse", "fused", "reranked"])
+def test_a_batch_of_queries_finds_what_each_finds(bundle: Bundle, stage: Stage) -> None:
+    queries = [f"how to {text[7:20]}" for _, text, _ in TEXTS[:9]]
+    filters = {"source_subdir": "api"}
+    found = bundle.search_batch(queries, stage=stage, top_k=3, filters=filters)
+    assert found == [
+        bundle.search(query, stage=stage, top_k=3, filters=filters) for query in queries
+    ]
+    assert bundle.search_batch([]) == []
+
+
+def test_a_batch_with_a_query_that_is_none_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        bundle.search_batch(["how to scroll", " "])
+
+
 def test_leaving_the_block_lets_go_of_the_models(make_bundle: MakeBundle) -> None:
     encoders = FakeEncoders()
     with open_bundle(make_bundle(), encoders) as opened:

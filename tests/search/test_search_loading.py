@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from processor.ultimate_embedder.export.manifest_sections import (
 from processor.ultimate_embedder.export.runtime import ExportRuntime
 from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.models.manager import ModelManager
-from processor.ultimate_embedder.records import SparseInferenceRun
+from processor.ultimate_embedder.records import Float32Array, SparseInferenceRun
 from processor.ultimate_embedder.search import open_bundle
 from processor.ultimate_embedder.search.loading import ManifestEncoders
 
@@ -123,6 +125,35 @@ def test_models_that_the_manifest_does_not_name_cannot_be_had() -> None:
     with pytest.raises(ModelNotAvailable):
         encoders.rerank("walrus", ["ice"])
     encoders.close()
+
+
+def test_a_query_does_not_wait_for_another_ones_reranking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reranking, may_end = threading.Event(), threading.Event()
+
+    def rerank(text: str, documents: Sequence[str]) -> Float32Array:
+        reranking.set()
+        assert may_end.wait(60)
+        return np.zeros(len(documents), dtype=np.float32)
+
+    run = sparse_run("qdrant-bm25", "bm25")
+    manifest = Manifest(
+        collection="docs", chunk_count=1, dense_run=(dense_run(),), sparse_run=(run,)
+    )
+    encoders = ManifestEncoders(manifest, offline=True)
+    monkeypatch.setattr(encoders, "_load_rerank", lambda: rerank)
+    other = threading.Thread(target=encoders.rerank, args=("walrus", ["ice"]))
+    other.start()
+    try:
+        assert reranking.wait(60)
+        assert encoders.dense("walrus").shape == (MINILM.vector_dim,)
+        assert len(encoders.sparse("walrus")) == 1
+        assert other.is_alive()
+    finally:
+        may_end.set()
+        other.join()
+        encoders.close()
 
 
 def test_a_reranker_that_is_not_here_names_the_cure() -> None:

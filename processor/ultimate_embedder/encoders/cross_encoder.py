@@ -64,6 +64,7 @@ class TorchCrossEncoder:
         self._tokenizer = tokenizer
         self._segments = segments
         self._window = config.max_tokens
+        self._counted: dict[tuple[str, str], Encoding] = {}
 
     @classmethod
     def load(
@@ -103,8 +104,13 @@ class TorchCrossEncoder:
         )
 
     def pair_lengths(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
-        """Return token counts of pairs after truncation, special tokens counted."""
-        return [len(encoding) for encoding in self._encode(pairs)]
+        """Return token counts of pairs after truncation, special tokens counted.
+
+        Until the next call these pairs' token ids are held for `score`.
+        """
+        encodings = self._tokenizer.encode_batch(list(pairs))
+        self._counted = dict(zip(pairs, encodings, strict=True))
+        return [len(encoding) for encoding in encodings]
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
         """Return the positions computed for pairs of these lengths in one call."""
@@ -139,7 +145,12 @@ class TorchCrossEncoder:
         return padded_length(tokens, self._window)
 
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
-        return self._tokenizer.encode_batch(list(pairs))
+        counted = self._counted  # another thread may count pairs meanwhile
+        new = [pair for pair in pairs if pair not in counted]
+        if new:
+            found = self._tokenizer.encode_batch(new)
+            counted = counted | dict(zip(new, found, strict=True))
+        return [counted[pair] for pair in pairs]
 
     def _one_by_one(self, encodings: Sequence[Encoding]) -> Float32Array:
         """Return float32 [pairs]; the longest go first, so that threads end together.

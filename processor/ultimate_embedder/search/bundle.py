@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from ..config import RERANK_CANDIDATES, RerankingConfig
 from ..errors import BundleError, ModelNotAvailable, UsageError
 from ..export.manifest import Manifest
+from ..hardware import this_machine
 from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.blend import blend
 from ..retrieval.fusion import FusionConfig, fuse
@@ -148,6 +151,23 @@ class Bundle:
             filters=filters,
         )
         return self.hits(results, stage, top_k)
+
+    def search_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        stage: Stage = "fused",
+        top_k: int = 10,
+        filters: Mapping[str, object] | None = None,
+    ) -> list[list[Hit]]:
+        """Return what `search` returns for each query; every core takes some.
+
+        Raises:
+            UsageError, ModelNotAvailable: as `search` does.
+        """
+        one = partial(self.search, stage=stage, top_k=top_k, filters=filters)
+        with ThreadPoolExecutor(this_machine().cores) as pool:
+            return list(pool.map(one, texts))
 
     def search_stages(
         self,

@@ -37,7 +37,8 @@ _Rerank = Callable[[str, Sequence[str]], Float32Array]
 class ManifestEncoders:
     """Satisfies `QueryEncoders` with the models that a manifest names.
 
-    Each model is loaded once and used by one thread at a time; `close` frees them.
+    Each model is loaded once and used by one thread at a time, models of several kinds
+    side by side: a query does not wait for another one's reranking. `close` frees them.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class ManifestEncoders:
         self._manager = ModelManager(offline=offline)
         self._device = device
         self._held = ExitStack()
-        self._lock = threading.RLock()
+        self._locks = tuple(threading.Lock() for _ in range(3))
         self._dense: dict[str, _Dense] = {}
         self._sparse: dict[str, SparseEncoder] = {}
         self._rerank_config = rerank
@@ -61,7 +62,7 @@ class ManifestEncoders:
 
     def dense(self, text: str, key: str | None = None) -> Float32Array:
         """Return the vector of a query for a model, the primary one: float32 [dim]."""
-        with self._lock:
+        with self._locks[0]:
             run = self._dense_run(key)
             if run.model not in self._dense:
                 self._dense[run.model] = self._load_dense(run)
@@ -69,7 +70,7 @@ class ManifestEncoders:
 
     def sparse(self, text: str, key: str | None = None) -> SparseVector:
         """Return the vector of a query for a sparse model, the one in the fusion."""
-        with self._lock:
+        with self._locks[1]:
             run = self._sparse_run(key)
             if run.sparse_model not in self._sparse:
                 self._sparse[run.sparse_model] = self._load_sparse(run)
@@ -77,14 +78,14 @@ class ManifestEncoders:
 
     def rerank(self, text: str, documents: Sequence[str]) -> Float32Array:
         """Return the relevance of each document: float32 [documents]."""
-        with self._lock:
+        with self._locks[2]:
             if self._rerank is None:
                 self._rerank = self._load_rerank()
             return self._rerank(text, documents)
 
     def close(self) -> None:
         """Free the models."""
-        with self._lock:
+        with self._locks[0], self._locks[1], self._locks[2]:
             self._dense, self._sparse, self._rerank = {}, {}, None
             self._held.close()
 

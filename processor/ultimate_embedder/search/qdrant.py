@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class Embedded:
 
     folder: Path
 
+
+_QUERIES_A_REQUEST = 32  # some kilobytes of vectors each
+
+T = TypeVar("T")
 
 Place = Server | Embedded | Path
 """A server, the folder of Qdrant Edge, or that of qdrant-client's local mode."""
@@ -162,13 +166,35 @@ class QdrantCollection:
             ModelNotAvailable: a model that the stage needs cannot be had.
             DeliveryError: the store fails.
         """
-        self._check(text, stage, top_k, filters or {})
-        query = self._query(text, top_k, filters or {})
+        return self.search_batch([text], stage=stage, top_k=top_k, filters=filters)[0]
+
+    def search_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        stage: Stage = "fused",
+        top_k: int = 10,
+        filters: Mapping[str, object] | None = None,
+    ) -> list[list[Hit]]:
+        """Return what `search` returns for each query; many go in one request.
+
+        Raises:
+            UsageError, ModelNotAvailable, DeliveryError: as `search` does.
+        """
+        for text in texts:
+            self._check(text, stage, top_k, filters or {})
         deep = max(top_k, self._roles.candidates) if stage == "reranked" else top_k
-        lists = self._lists(query, deep, stage)
-        if stage == "reranked":
-            lists["reranked"] = self._reranked(text, lists["fused"])
-        return _hits(lists, stage, top_k)
+        found: list[list[Hit]] = []
+        for start in range(0, len(texts), _QUERIES_A_REQUEST):
+            some = texts[start : start + _QUERIES_A_REQUEST]
+            queries = [self._query(text, top_k, filters or {}) for text in some]
+            for text, lists in zip(
+                some, self._lists(queries, deep, stage), strict=True
+            ):
+                if stage == "reranked":
+                    lists["reranked"] = self._reranked(text, lists["fused"])
+                found.append(_hits(lists, stage, top_k))
+        return found
 
     def _check(
         self, text: str, stage: Stage, top_k: int, filters: Mapping[str, object]
@@ -216,21 +242,34 @@ class QdrantCollection:
         return found
 
     def _lists(
-        self, query: HybridQuery, deep: int, stage: Stage
-    ) -> dict[Stage, list[FoundPoint]]:
-        """Return each leg's list and the fused one, in one request or two."""
+        self, queries: Sequence[HybridQuery], deep: int, stage: Stage
+    ) -> list[dict[Stage, list[FoundPoint]]]:
+        """Return each query's lists by leg and the fused one, in one request or two."""
         legs: list[Stage] = list(self._roles.fused_legs)
         asked = [
             {**request, "with_payload": leg == stage}
+            for query in queries
             for leg, request in zip(legs, leg_requests(query), strict=True)
         ]
-        if query.fusion.method == "sum":
+        if self.fusion.method == "sum":
             found = self._store.query(asked)
             scores = [[point.score for point in points] for points in found]
-            found += self._store.query([fused_request(query, deep, scores)])
+            fused = self._store.query(
+                [
+                    fused_request(query, deep, own)
+                    for query, own in zip(
+                        queries, _of_each(scores, len(legs)), strict=True
+                    )
+                ]
+            )
         else:
-            found = self._store.query([*asked, fused_request(query, deep)])
-        return dict(zip([*legs, "fused"], found, strict=True))
+            joined = [fused_request(query, deep) for query in queries]
+            found = self._store.query([*asked, *joined])
+            found, fused = found[: len(asked)], found[len(asked) :]
+        return [
+            dict(zip([*legs, "fused"], [*own, one], strict=True))
+            for own, one in zip(_of_each(found, len(legs)), fused, strict=True)
+        ]
 
     def _reranked(self, text: str, fused: Sequence[FoundPoint]) -> list[FoundPoint]:
         texts = [_payload(point).get("text") or "" for point in fused]
@@ -265,6 +304,11 @@ def _store(place: Place, collection: str) -> Store:
             cure="Upload the bundle, or name the collection.",
         )
     return store
+
+
+def _of_each(lists: Sequence[T], legs: int) -> list[Sequence[T]]:
+    """Return the lists of each query, of which each has as many as there are legs."""
+    return [lists[start : start + legs] for start in range(0, len(lists), legs)]
 
 
 def _hits(
