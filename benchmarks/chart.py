@@ -18,8 +18,9 @@ text{fill:#e4eaf0}.other{fill:#66727e}.ours{fill:#6fb1ee}.line{stroke:#9aa7b3}}
 
 
 def svg(tables: Sequence[Table]) -> str:
-    """Return an SVG of the tables with ratios: bars on a logarithmic scale."""
-    shown = [table for table in tables if any(row.ratio for row in table.rows)]
+    """Return an SVG of the tables with a reference: bars on a logarithmic scale."""
+    compared = [table for table in tables if table.reference]
+    shown = [table for table in compared if any(row.ratio for row in table.rows)]
     ratios = [row.ratio for table in shown for row in table.rows if row.ratio]
     largest = max([2.0, *ratios])
     smallest = min([0.5, *ratios])

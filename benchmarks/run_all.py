@@ -30,6 +30,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "points_speed": (),
     "search_speed": (),
     "start_up": (),
+    "run_profile": (),
     "linear_cost": ("--sizes", "5000", "50000"),
 }
 SECONDS = 800.0
