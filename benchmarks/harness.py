@@ -45,7 +45,7 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Aim:
     """A figure to hold: `row` at least so many times as fast as `than`, or a median
-    of `at_most_seconds`, or a rate within `spread` of the rate of `than`.
+    of `at_most_seconds`, or a time an item at most `spread` over that of `than`.
     """
 
     row: str
@@ -66,8 +66,8 @@ class Aim:
         if self.spread is not None:
             ratio = (mine.per_second or 0.0) / (other.per_second or 1.0)
             change = 1 / ratio - 1
-            words = f"{change:+.1%} time an item, within {self.spread:.0%}"
-            return words, abs(change) <= self.spread
+            words = f"{change:+.1%} time an item, at most {self.spread:+.0%}"
+            return words, change <= self.spread
         wanted = self.at_least or 0.0
         return f"{ratio:.2f} x {self.than}, at least {wanted:g} x", ratio >= wanted
 

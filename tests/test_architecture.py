@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -189,6 +190,12 @@ def test_rooms_do_not_know_one_another(module: str) -> None:
         if room(name) not in (None, room(module)) and name not in SHARED
     }
     assert not strangers, f"{module} imports {sorted(strangers)}"
+
+
+def test_the_picture_shows_every_room() -> None:
+    picture = (ROOT / "docs" / "floors.svg").read_text(encoding="utf-8")
+    drawn = re.findall(r'class="stage".*<text[^>]*>(\w+)</text>', picture)
+    assert sorted(drawn) == sorted(ROOMS)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class MissingExtra(UsageError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
             f"{feature} needs the optional dependencies '{extra}'.",
-            cure=f"Install them: pip install 'ultimate-embedder[{extra}]'",
+            cure=f"Install them, in the checkout: pip install '.[{extra}]'",
         )
 
 

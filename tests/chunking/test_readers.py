@@ -233,7 +233,7 @@ def test_without_the_extra_the_file_is_set_aside_with_the_cure(
     with pytest.raises(Unreadable) as refused:
         chunk_document(PurePosixPath("c/a" + extension), b"x", SETTINGS, counter)
     assert refused.value.reason == "missing_extra"
-    assert "ultimate-embedder[documents]" in refused.value.detail
+    assert "pip install '.[documents]'" in refused.value.detail
 
 
 @settings(max_examples=60, deadline=None)

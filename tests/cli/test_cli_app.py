@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ COMMANDS = (
     "chunk",
     "embed",
     "search",
+    "serve",
     "verify",
     "repair",
     "clean",
+    "report",
     "evaluate",
     "upload",
+    "adapt",
 )
 SCRIPTS = {
     "chunk_docs_v5.py": "--max-tokens",
@@ -52,6 +56,32 @@ def test_each_command_has_help_that_names_debug(
     assert err == ""
     assert "--debug" in out
     assert "\x1b" not in out
+
+
+def test_the_version_is_that_of_the_project(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert run(app, ["--version"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"ultimate-embedder {project['project']['version']}\n"
+    assert err == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_tells_its_exit_codes(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app, [command, "--help"]) == 0
+    assert "Exit code" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["search", "serve"])
+def test_rerankers_of_the_hub_are_offered_where_they_are_taken(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app, [command, "--help"]) == 0
+    assert "--rerank-model KEY|ORG/NAME|DIR" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["models"], ["no-such"], ["embed", "--x"]])

@@ -13,6 +13,8 @@ from processor.ultimate_embedder.cli.embed import embed
 from processor.ultimate_embedder.cli.embed_options import BY_KEY, typed
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.options import spread
+from processor.ultimate_embedder.config import DEFAULT_GPU_MEMORY_CAP_BYTES, GIB
+from processor.ultimate_embedder.models.catalogue import PROFILES
 from processor.ultimate_embedder.setting_table import SETTINGS
 
 LISTS = ("--collections", "--sparse-models")
@@ -108,6 +110,15 @@ def test_options_with_values_come_out_with_their_names() -> None:
 
 def test_every_setting_is_an_option_and_every_option_a_setting() -> None:
     assert BY_KEY.keys() == SETTINGS.keys()
+
+
+def test_the_help_tells_the_memory_caps_that_profiles_set() -> None:
+    told = BY_KEY["gpu_memory_cap"].default
+    assert told.startswith(f"{DEFAULT_GPU_MEMORY_CAP_BYTES // GIB};")
+    for profile in PROFILES.values():
+        if profile.gpu_memory_cap_bytes is not None:
+            cap = profile.gpu_memory_cap_bytes // GIB
+            assert f"{cap} for profile {profile.name}" in told
 
 
 CONTRACT_OPTIONS = """

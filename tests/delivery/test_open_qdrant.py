@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,16 @@ from processor.ultimate_embedder.delivery.bundle_points import plan_upload
 from processor.ultimate_embedder.delivery.layout import FoundPoint, Request
 from processor.ultimate_embedder.delivery.opening import choose_target
 from processor.ultimate_embedder.delivery.presets import preset
+from processor.ultimate_embedder.delivery.store import Store
 from processor.ultimate_embedder.delivery.upload import send_bundle
 from processor.ultimate_embedder.errors import (
     BundleError,
     DeliveryError,
+    ModelNotAvailable,
     UsageError,
 )
-from processor.ultimate_embedder.records import Float32Array
+from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.records import Float32Array, SparseVector
 from processor.ultimate_embedder.retrieval.blend import BlendConfig
 from processor.ultimate_embedder.retrieval.fusion import FusionConfig
 from processor.ultimate_embedder.search import (
@@ -144,20 +148,84 @@ def test_a_batch_of_queries_finds_what_each_finds(
     assert collection.search_batch([]) == []
 
 
+@pytest.fixture
+def sent(opened: Open, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Request]]:
+    """The requests that follow, call by call."""
+    calls: list[Sequence[Request]] = []
+    with opened() as collection:
+        store = type(collection._store)
+    real = store.query
+
+    def noted(self: Store, requests: Sequence[Request]) -> list[list[FoundPoint]]:
+        calls.append(requests)
+        return real(self, requests)
+
+    monkeypatch.setattr(store, "query", noted)
+    return calls
+
+
 def test_a_batch_is_one_request_for_lists_and_one_to_fuse_them(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
+    opened: Open, sent: list[Sequence[Request]]
 ) -> None:
     collection = opened(fusion=FusionConfig.parse("sum(scale=zscore)"))
-    sizes: list[int] = []
-    real = collection._store.query
-
-    def counted(requests: Sequence[Request]) -> list[list[FoundPoint]]:
-        sizes.append(len(requests))
-        return real(requests)
-
-    monkeypatch.setattr(collection._store, "query", counted)
     collection.search_batch(QUERIES[:5])
-    assert sizes == [10, 5]
+    assert [len(requests) for requests in sent] == [10, 5]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "top_k", "length"), [(30, 10, 100), (30, 110, 110), (120, 10, 120)]
+)
+def test_lists_are_as_long_as_those_that_a_run_and_a_bundle_fuse(
+    candidates: int,
+    top_k: int,
+    length: int,
+    opened: Open,
+    sent: list[Sequence[Request]],
+) -> None:
+    collection = opened(rerank=replace(OVERLAP, candidates=candidates))
+    for stage in ("fused", "reranked"):
+        collection.search(QUERIES[0], stage=stage, top_k=top_k)  # type: ignore[arg-type]
+    requests = [one for call in sent for one in call]
+    lists = [leg for one in requests for leg in one.get("prefetch", [one])]
+    assert {leg["limit"] for leg in lists} == {length}
+
+
+def test_a_list_is_asked_for_alone_with_its_own_model(
+    opened: Open, models: WithOverlap, sent: list[Sequence[Request]]
+) -> None:
+    def absent(text: str) -> SparseVector:
+        raise ModelNotAvailable("No sparse model here.")
+
+    collection = opened(exact=True)
+    expected = collection.search(QUERIES[0], stage="dense")
+    models.sparse = absent  # type: ignore[assignment]
+    found = collection.search(QUERIES[0], stage="dense")
+    same_but_for_ties(as_points(expected), as_points(found))
+    assert [len(requests) for requests in sent] == [1, 1]
+    assert all(set(hit.stages) == {"dense"} for hit in found)
+    with pytest.raises(ModelNotAvailable, match="No sparse model"):
+        collection.search(QUERIES[0])
+
+
+@pytest.mark.parametrize("stage", ["dense", "sparse", "fused"])
+def test_a_sparse_list_that_is_not_fused_can_be_asked_for(
+    stage: Stage, folder: Path, place: Place, models: WithOverlap, tmp_path: Path
+) -> None:
+    """So it is with SPLADE as the only sparse model: the run fused the dense list."""
+    manifest = Manifest.read(folder)
+    assert manifest.fusion_run is not None
+    legs = manifest.fusion_run.legs[:1]
+    fusion = manifest.fusion_run.model_copy(update={"legs": legs})
+    manifest.model_copy(update={"fusion_run": fusion}).write(tmp_path)
+    names = preset("docs_v5_multi").names
+    ours = open_bundle(folder, models).search(
+        QUERIES[0], stage="sparse" if stage == "sparse" else "dense", top_k=30
+    )
+    with open_qdrant(
+        tmp_path, place, models, vector_names=names, exact=True
+    ) as collection:
+        theirs = collection.search(QUERIES[0], stage=stage)
+    same_but_for_ties(as_points(ours), as_points(theirs))
 
 
 def test_a_hit_carries_the_rank_and_score_of_every_stage(
@@ -221,6 +289,15 @@ def test_filters_hold_before_the_cut(
     with pytest.raises(UsageError, match="cannot compare 'a'"):
         collection.search(text, filters={"a": [1]})
     assert collection.search(text, filters={"source": "7"}) == []
+
+
+def test_where_nothing_is_found_no_reranker_is_asked(
+    opened: Open, models: WithOverlap
+) -> None:
+    collection = opened(rerank=OVERLAP)
+    nothing = {"source": "7"}
+    assert collection.search(QUERIES[0], stage="reranked", filters=nothing) == []
+    assert models.reranked == []
 
 
 @pytest.mark.parametrize(

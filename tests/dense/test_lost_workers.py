@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from dense_parts import Pass, hashing, long_text
 
@@ -70,6 +74,67 @@ def test_what_a_lost_worker_had_is_done_by_the_other(
     assert len(disturbed.heard.of(BatchFinished)) == len(disturbed.plan)
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith(f"A worker on {how} ended (")
+
+
+class Enough(Exception):
+    """Ends a pass from within."""
+
+
+def test_a_worker_writes_into_the_files_it_began_with(make_pass: MakePass) -> None:
+    """One that outlives its run meets the files of the next one under their names."""
+
+    @contextmanager
+    def opened(job: EncodeJob, _: int) -> Iterator[BatchExecutor]:
+        with in_process(hashing)(job, 1) as executor:
+            next_ones = job.vectors.read_bytes()
+            its_own = job.vectors.rename(job.vectors.with_name("before.npy"))
+            job.vectors.write_bytes(next_ones)
+            assert list(executor.run([BatchRequest(0, ("dense",))]))
+            assert job.vectors.read_bytes() == next_ones
+            assert its_own.read_bytes() != next_ones
+        raise Enough
+        yield executor
+
+    with pytest.raises(Enough):
+        make_pass("replaced").block(opened)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to kill them")
+def test_workers_die_with_a_run_that_is_killed_in_their_batch(tmp_path: Path) -> None:
+    folder = tmp_path / "chunked" / "docs"
+    folder.mkdir(parents=True)
+    chunks = [{"text": f"{long_text(40)} {number}"} for number in range(600)]
+    (folder / "a_chunks.json").write_text(json.dumps(chunks))
+    command = [
+        *(sys.executable, str(ROOT / "scripts" / "embed_collections_v6.py")),
+        *("--chunked-dir", str(tmp_path / "chunked"), "--offline"),
+        *("--output-dir", str(tmp_path / "out"), "--disable-rerank"),
+    ]
+    run = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        kept = tmp_path / "out" / ".work" / "docs" / "dense-all-miniLM-l6"
+        wait_for(lambda: any(read_or_nothing(kept / "vectors.npy")[1024:]))
+        workers = run.children()
+        for worker in workers:
+            worker.suspend()  # the end of its input would not reach it
+    finally:
+        run.kill()
+        run.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    for worker in alive:
+        worker.kill()
+    assert len(gone) == len(workers) > 0
+
+
+def read_or_nothing(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def wait_for(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_when_no_worker_has_room_the_chunk_is_named_and_the_same_command_resumes(

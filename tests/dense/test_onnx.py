@@ -195,5 +195,5 @@ def test_without_onnx_runtime_the_extra_is_named(
     (tmp_path / "model.onnx").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     config = ModelConfig("g", str(tmp_path), 32, 80, backend="onnx")
-    with pytest.raises(MissingExtra, match=r"ultimate-embedder\[onnx\]"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[onnx\]'"):
         ModelManager().resident(config).__enter__()

@@ -122,6 +122,7 @@ def test_people_get_a_table_that_fits_a_terminal_without_control_characters(
     assert named[-3:] == ["fused", "fused,", "reranked"]
     assert "zoo: 12 documents, 12 chunks, 5 queries" in out
     assert "reranked against fused: " in out
+    assert "Judged ids are taken as sources." in out
 
 
 def test_markdown_has_a_row_for_each_stage_with_its_interval(place: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModel,
@@ -94,6 +95,7 @@ def save_tokenizer(folder: Path, family: str) -> None:
     vocabulary = {word: i for i, word in enumerate(SPECIAL + WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL[3]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(SPECIAL)
     if not family.startswith("qwen"):
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>",
@@ -181,6 +183,29 @@ def test_scores_are_those_of_each_pair_alone_whatever_the_batch(
             for score in scorer.score(pairs[start : start + size])
         ]
         assert found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_a_text_that_holds_the_padding_token_is_scored_as_alone(
+    tmp_path: Path, family: str
+) -> None:
+    config = save_reranker(tmp_path, family)
+    pairs = [(query, f"<pad> {text} <pad> {query}") for query, text in some_pairs(8)]
+    found = opened(config, together=False).score(pairs)
+    assert found == pytest.approx(reference(config, pairs), abs=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_score_that_is_no_number_is_an_error_on_a_cpu(
+    tmp_path: Path, threads: int
+) -> None:
+    config = save_reranker(tmp_path, "bert")
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["classifier.weight"][:] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    scorer = TorchCrossEncoder.load(config, offline=True, threads=threads)
+    with pytest.raises(ModelError, match="not finite"):
+        scorer.score(some_pairs(3))
 
 
 @pytest.mark.parametrize(

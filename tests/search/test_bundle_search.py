@@ -150,6 +150,13 @@ def test_a_search_reranks_as_many_candidates_as_the_run_did(
     assert len(opened.search_stages(QUERY, top_k=6).rankings["reranked"]) == 6
 
 
+def test_where_nothing_is_found_no_reranker_is_asked(make_bundle: MakeBundle) -> None:
+    opened = open_bundle(make_bundle(rerank=RAN), FakeEncoders(missing=["rerank"]))
+    assert opened.search(QUERY, stage="reranked", filters={"n": 999}) == []
+    with pytest.raises(ModelNotAvailable, match="No rerank model"):
+        opened.search(QUERY, stage="reranked")
+
+
 def test_a_blend_of_another_version_is_named_and_not_guessed(
     make_bundle: MakeBundle,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,8 @@ def test_a_query_does_not_wait_for_another_ones_reranking(
     )
     encoders = ManifestEncoders(manifest, offline=True)
     monkeypatch.setattr(encoders, "_load_rerank", lambda: rerank)
+    encoders.dense("loaded before")
+    encoders.sparse("loaded before")
     other = threading.Thread(target=encoders.rerank, args=("walrus", ["ice"]))
     other.start()
     try:
@@ -154,6 +156,40 @@ def test_a_query_does_not_wait_for_another_ones_reranking(
         may_end.set()
         other.join()
         encoders.close()
+
+
+def test_no_model_is_loaded_while_another_one_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoding, may_end, loaded = (threading.Event() for _ in range(3))
+
+    def encode(text: str) -> Float32Array:
+        encoding.set()
+        assert may_end.wait(60)
+        assert not loaded.is_set()
+        return np.zeros(MINILM.vector_dim, dtype=np.float32)
+
+    def load() -> Callable[[str, Sequence[str]], Float32Array]:
+        loaded.set()
+        return lambda _, documents: np.zeros(len(documents), dtype=np.float32)
+
+    manifest = Manifest(collection="docs", chunk_count=1, dense_run=(dense_run(),))
+    encoders = ManifestEncoders(manifest, offline=True)
+    monkeypatch.setattr(encoders, "_load_dense", lambda _: encode)
+    monkeypatch.setattr(encoders, "_load_rerank", load)
+    found: list[Float32Array] = []
+    asking = threading.Thread(target=lambda: found.append(encoders.dense("walrus")))
+    asking.start()
+    assert encoding.wait(60)
+    other = threading.Thread(target=encoders.rerank, args=("walrus", ["ice"]))
+    other.start()
+    assert not loaded.wait(0.2)
+    may_end.set()
+    asking.join()
+    other.join()
+    assert loaded.is_set()
+    assert len(found) == 1
+    encoders.close()
 
 
 def test_a_reranker_that_is_not_here_names_the_cure() -> None:

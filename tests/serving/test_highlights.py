@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder
+from processor.ultimate_embedder.records import SparseVector
 from processor.ultimate_embedder.serving.highlights import Highlighter
 
 HIGHLIGHTER = Highlighter(Bm25Encoder())
@@ -29,6 +32,27 @@ def test_other_forms_of_a_word_are_marked_and_stop_words_are_not() -> None:
 
 def test_spans_count_characters_not_bytes() -> None:
     assert HIGHLIGHTER.spans("shard", "🦀🦀 shard") == [(3, 8)]
+
+
+class OneAtATime(Bm25Encoder):
+    """Fails where a thread enters while another is inside."""
+
+    inside = 0
+
+    def encode_query(self, text: str) -> SparseVector:
+        self.inside += 1
+        time.sleep(0.001)
+        assert self.inside == 1
+        self.inside -= 1
+        return super().encode_query(text)
+
+
+def test_threads_may_share_a_highlighter() -> None:
+    highlighter = Highlighter(OneAtATime())
+    words = [f"word{number}" for number in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(highlighter.spans, words, words))
+    assert found == [[(0, len(word))] for word in words]
 
 
 @settings(deadline=None)

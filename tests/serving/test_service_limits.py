@@ -309,6 +309,7 @@ def test_metrics_count_answers_and_hold_no_text(
     assert samples["rag_service_search_seconds_count", "total"] == 1
     assert samples[("rag_service_requests_running",)] == 1  # this one
     assert PLANTED not in page
+    assert "_created" not in page
     ours = [record for record in caplog.records if record.name != "httpx2"]
     assert not any(PLANTED in record.getMessage() for record in ours)
 

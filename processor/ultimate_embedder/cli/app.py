@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
+
+import typer
 
 from .adapt import adapt
 from .chunk import chunk
@@ -20,6 +23,7 @@ from .search import search
 from .serve import serve
 from .upload import upload
 from .verify import verify
+from .versions import DISTRIBUTION, own_version
 
 _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("chunk", chunk),
@@ -45,6 +49,28 @@ register(_models, show_model, "show")
 register(_models, check_models, "check")
 register(_models, fetch_models, "fetch")
 register(_models, export_model, "export")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"{DISTRIBUTION} {own_version()}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print name and version, nothing else.",
+            callback=_tell_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

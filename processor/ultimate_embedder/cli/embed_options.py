@@ -240,7 +240,12 @@ _DEVICES = (
         "cpu|cuda|cuda:N",
         "cpu",
     ),
-    SettingOption("gpu_memory_cap", "Most memory on each GPU, in GiB.", "GIB", "12"),
+    SettingOption(
+        "gpu_memory_cap",
+        "Most memory on each GPU, in GiB.",
+        "GIB",
+        "12; 11 for profile single-gpu-12g",
+    ),
     SettingOption(
         "gpu_wait",
         "Wait so long for a GPU that another run holds.",

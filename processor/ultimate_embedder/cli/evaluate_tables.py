@@ -118,7 +118,7 @@ def _cells(name: str, figures: StageFigures, mark: str) -> tuple[str, ...]:
 
 
 def _remarks(one: SetReport) -> Iterator[str]:
-    unit = {"chunk_id": "chunks", "source": "documents", "filename": "file names"}
+    unit = {"chunk_id": "chunks", "source": "sources", "filename": "file names"}
     if one.treatment is None:
         yield f"Judged ids are taken as {unit[one.unit]}."
     yield from one.notes

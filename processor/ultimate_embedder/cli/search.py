@@ -46,7 +46,7 @@ def search(  # noqa: PLR0913 - each is an option
         str | None,
         typer.Option(
             "--rerank-model",
-            metavar="KEY|DIR",
+            metavar="KEY|ORG/NAME|DIR",
             help="Rerank with another model than the bundle's, as `adapt` writes.",
             show_default="the bundle's",
         ),

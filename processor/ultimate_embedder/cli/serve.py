@@ -53,7 +53,7 @@ def serve(
         str | None,
         typer.Option(
             "--rerank-model",
-            metavar="KEY|DIR",
+            metavar="KEY|ORG/NAME|DIR",
             help="Rerank with another model than the bundle's, as `adapt` writes.",
             show_default="the bundle's",
         ),

@@ -137,6 +137,9 @@ def upload(  # noqa: PLR0913, PLR0917 - an argument for each option
     interrupted goes on where it stopped. At the end all ids are compared with the
     bundle's, and vectors and payloads of a sample. A server's key is read from
     QDRANT_API_KEY.
+
+    Exit codes: 0 everything is there and compared; 1 refused or failed; 2 bad usage; 3
+    stopped, and the same command goes on.
     """
     server = None
     if url is not None:

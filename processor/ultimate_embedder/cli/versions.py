@@ -20,6 +20,11 @@ _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*\(?(?P<bounds>[^;()]*)")
 _BOUND = re.compile(r"(>=|<=|==|<|>)\s*(\d+(?:\.\d+)*)")
 
 
+def own_version() -> str:
+    """Return the version of this package, `not installed` in a bare checkout."""
+    return _version(DISTRIBUTION) or "not installed"
+
+
 def installed_versions() -> dict[str, str]:
     """Return the version of each main library, `not installed` where it is missing."""
     return {name: _version(name) or "not installed" for name in SHOWN}

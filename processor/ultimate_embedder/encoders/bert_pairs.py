@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ..records import Int64Array
 from .bert_layer import LAYER_MODULES, Attention, BertLayer, Norm
+from .bert_states import places_after_padding
 
 _LENGTH_MULTIPLE = 8
 _PREFIXES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
@@ -122,7 +123,7 @@ class BertPairs:
         types = np.pad(types, (0, padding))
         with torch.inference_mode():
             attention = Attention()
-            states = self._embedded(torch.from_numpy(ids), torch.from_numpy(types))
+            states = self._embedded(ids, types)
             for layer in self._layers[:-1]:
                 states = layer(states, tokens, attention)
             query, key, value = self._layers[-1].projected(states)
@@ -131,9 +132,13 @@ class BertPairs:
             hidden = torch.tanh(functional.linear(first, *self._hidden))
             return float(functional.linear(hidden, *self._out))
 
-    def _embedded(self, ids: Tensor, types: Tensor) -> Tensor:
-        positions = self._positions[self._first : self._first + len(ids)]
-        return self._norm(self._words[ids] + self._types[types] + positions)
+    def _embedded(self, ids: Int64Array, types: Int64Array) -> Tensor:
+        words, kinds = self._words[torch.from_numpy(ids)], torch.from_numpy(types)
+        if self._first == 0:
+            places = self._positions[: len(ids)]
+        else:
+            places = self._positions[places_after_padding(ids, self._pad_id)]
+        return self._norm(words + self._types[kinds] + places)
 
 
 def _pair(

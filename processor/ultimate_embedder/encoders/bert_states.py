@@ -40,8 +40,7 @@ class BertStates:
         norm = embeddings.LayerNorm
         self._norm = Norm(norm.weight.detach(), norm.bias.detach(), norm.eps)
         self._padding_id = config.pad_token_id or 0
-        # The others' positions begin after that of the padding.
-        self._after_padding = config.model_type != "bert"
+        self._counts_padding = config.model_type == "bert"
         self._layers = [
             _taken(model.encoder.layer, number, config)
             for number in range(config.num_hidden_layers)
@@ -70,15 +69,20 @@ class BertStates:
         padded = np.full(positions, self._padding_id, dtype=np.int64)
         padded[: len(ids)] = ids
         words = self._words[torch.from_numpy(padded)]
-        return self._norm(words.add_(self._placed(padded)))
+        if self._counts_padding:
+            return self._norm(words.add_(self._places[:positions]))
+        places = places_after_padding(padded, self._padding_id)
+        return self._norm(words.add_(self._places[places]))
 
-    def _placed(self, padded: Int64Array) -> Tensor:
-        """Return the embeddings of the positions, [positions, width]."""
-        if not self._after_padding:
-            return self._places[: len(padded)]
-        own = padded != self._padding_id
-        places = np.cumsum(own) * own + self._padding_id
-        return self._places[torch.from_numpy(places)]
+
+def places_after_padding(ids: Int64Array, padding_id: int) -> Tensor:
+    """Return int64 [positions]: where the tokens stand in all families but BERT.
+
+    Places begin after that of the padding. A token of the padding's id, be it in the
+    text or behind it, has the padding's place and is not counted.
+    """
+    own = ids != padding_id
+    return torch.from_numpy(np.cumsum(own) * own + padding_id)
 
 
 def is_bert_like(model: Any) -> bool:

@@ -25,7 +25,7 @@ from .bert_pairs import BertPairs, BertShape
 from .difference_model import base_config, load_difference
 from .loading import brings_code, usable_positions
 from .out_of_memory import out_of_memory_named
-from .precision import GUARDED_DTYPE, guard_float16, loading_options
+from .precision import GUARDED_DTYPE, LOADING, guard_float16, loading_options
 from .sources import locate_model
 
 _CURE = "Choose a CrossEncoder with one output, saved as safetensors."
@@ -157,13 +157,14 @@ def _from_files(
         stated = AutoConfig.from_pretrained(location.path, **asked)
         if alone and BertShape.of(stated) is not None:
             dtype = "float32"  # rounded later, by the form for single pairs
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            location.path,
-            **loading_options(dtype),
-            **asked,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with LOADING:
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                location.path,
+                **loading_options(dtype),
+                **asked,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(

@@ -156,6 +156,9 @@ class TorchCrossEncoder:
         """Return float32 [pairs]; the longest go first, so that threads end together.
 
         torch lets go of Python's lock while it computes.
+
+        Raises:
+            ModelError: a score is not finite.
         """
         order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i]))
         scores = np.empty(len(encodings), dtype=np.float32)
@@ -163,11 +166,12 @@ class TorchCrossEncoder:
         with one_thread():
             if self.device != "cpu" or min(self.threads, len(encodings)) < 2:
                 scores[order] = list(map(self._logit, longest_first))
-                return scores
-            with ThreadPoolExecutor(
-                self.threads, initializer=torch.set_num_threads, initargs=(1,)
-            ) as pool:
-                scores[order] = list(pool.map(self._logit, longest_first))
+            else:
+                with ThreadPoolExecutor(
+                    self.threads, initializer=torch.set_num_threads, initargs=(1,)
+                ) as pool:
+                    scores[order] = list(pool.map(self._logit, longest_first))
+        check_finite(torch.from_numpy(scores), self.name, self.dtype)
         return scores
 
     def _logit(self, encoding: Encoding) -> float:

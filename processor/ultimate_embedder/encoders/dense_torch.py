@@ -182,7 +182,7 @@ class TorchDenseEncoder:
 
         with out_of_memory_named(self.config.name, self.device):
             found = self._by_threads(one, ids)
-            vectors = torch.empty((len(ids), self.dimension))
+            vectors = torch.empty((len(ids), self.dimension), dtype=torch.float32)
             for i, (vector, _) in enumerate(found):
                 vectors[i] = vector
             check_finite(vectors, self.config.name, self.dtype)
@@ -195,7 +195,8 @@ class TorchDenseEncoder:
         """Return `one` of each row; torch lets go of Python's lock meanwhile."""
         threads = min(self.threads, len(ids))
         if threads < 2:
-            return [one(row) for row in ids]
+            with one_thread():  # how many there are is each thread's own
+                return [one(row) for row in ids]
         with ThreadPoolExecutor(
             threads, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:

@@ -18,7 +18,7 @@ from ..models.facts import POSITIONS_AFTER_PADDING
 from .bert_files import read_bert
 from .out_of_memory import out_of_memory_named
 from .pooling import check_pooling
-from .precision import GUARDED_DTYPE, guard_float16, loading_options
+from .precision import GUARDED_DTYPE, LOADING, guard_float16, loading_options
 
 _UNUSED_WEIGHTS = "pooler."  # a head that no vector goes through
 
@@ -79,14 +79,15 @@ def _from_files(path: Path, config: ModelConfig, dtype: str) -> Any:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     trusted = config.trust_remote_code
     try:
-        model, report = AutoModel.from_pretrained(
-            path,
-            **loading_options(dtype),
-            local_files_only=True,
-            trust_remote_code=trusted,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with LOADING:
+            model, report = AutoModel.from_pretrained(
+                path,
+                **loading_options(dtype),
+                local_files_only=True,
+                trust_remote_code=trusted,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise ModelError(

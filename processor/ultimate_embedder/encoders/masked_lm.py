@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..errors import ModelError, ModelMismatch
 from .loading import usable_positions
 from .out_of_memory import out_of_memory_named
-from .precision import GUARDED_DTYPE, guard_float16, loading_options
+from .precision import GUARDED_DTYPE, LOADING, guard_float16, loading_options
 from .splade_source import SpladeSource
 
 _CURE = "Choose a SPLADE model: a masked language model saved as safetensors."
@@ -56,14 +56,15 @@ def _guarded(model: Any, head: nn.Linear, name: str) -> nn.Module:
 def _from_files(source: SpladeSource) -> Any:
     name = source.config.name
     try:
-        model, report = AutoModelForMaskedLM.from_pretrained(
-            source.location.path,
-            **loading_options(source.dtype),
-            local_files_only=True,
-            trust_remote_code=source.config.trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with LOADING:
+            model, report = AutoModelForMaskedLM.from_pretrained(
+                source.location.path,
+                **loading_options(source.dtype),
+                local_files_only=True,
+                trust_remote_code=source.config.trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(

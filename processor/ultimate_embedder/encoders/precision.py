@@ -9,6 +9,7 @@ pooling and normalisation are float32. A value that is still not finite is an er
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Any
 
@@ -20,10 +21,16 @@ from ..errors import ModelError
 GUARDED_DTYPE = "float16"
 GUARDED_ATTENTION = "sdpa_guarded_float16"
 
+LOADING = threading.Lock()
+"""Held around every `from_pretrained`: while it builds a model it sets torch's default
+precision and replaces methods for the whole process, and two at once put back each
+other's."""
+
 _BFLOAT16_CAPABILITY = (8, 0)
 _FLOAT16_CAPABILITY = (7, 0)
 _P100_CAPABILITY = (6, 0)
 _CURE = "Choose a device with bfloat16, or compute in float32: --device cpu does."
+_CURE_WIDE = "Fetch or save its files again, or choose another model."
 
 
 def cuda_dtype(device: str) -> str:
@@ -83,7 +90,7 @@ def check_finite(vectors: torch.Tensor, name: str, dtype: str) -> None:
     if not vectors.isfinite().all():
         raise ModelError(
             f"Model {name} gave values that are not finite, computed in {dtype}.",
-            cure=_CURE,
+            cure=_CURE if dtype == GUARDED_DTYPE else _CURE_WIDE,
         )
 
 

@@ -29,6 +29,7 @@ from ..retrieval.indexes import DenseIndex, SparseIndex
 from ..retrieval.postings import Postings
 from ..retrieval.probes import PROBES, RERANK_PROBES, Probe, draw_probes
 from ..retrieval.quality import QualityCard
+from ..search.depth import fusion_depth
 from ..stages.fusion import (
     DenseLeg,
     FusionResult,
@@ -152,8 +153,8 @@ class RetrievalRun:
         self, queries: Sequence[Query], probes: Sequence[Probe] | None
     ) -> FusionResult:
         stage = FusionStage(self._fusion, self.collection.store.collection, self.emit)
-        rerank = self.config.rerank
-        depth = rerank.candidates if rerank else RERANK_CANDIDATES
+        rerank = self.config.active_rerank
+        depth = fusion_depth(rerank.candidates if rerank else RERANK_CANDIDATES)
         return stage.run(
             queries,
             self._legs(queries, [p.masked_text for p in probes] if probes else None),

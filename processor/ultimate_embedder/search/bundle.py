@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..config import RERANK_CANDIDATES, RerankingConfig
+from ..config import RerankingConfig
 from ..errors import BundleError, ModelNotAvailable, UsageError
 from ..export.manifest import Manifest
 from ..hardware import this_machine
@@ -27,9 +27,10 @@ from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.blend import blend
 from ..retrieval.fusion import FusionConfig, fuse
 from .chunk_rows import ChunkRows
+from .depth import fusion_depth
 from .legs import DenseLeg, SparseLeg, StageRankings, open_legs
 from .masks import RowMasks
-from .parts import Parts, open_parts
+from .parts import Parts, of_one_bundle, open_parts
 from .query_encoders import QueryEncoders
 from .results import FUSED, STAGES, Hit, SearchResults, Stage
 
@@ -191,8 +192,9 @@ class Bundle:
         """
         self._check(text, top_k, needed)
         allowed = self.mask(filters or {})
-        depth = min(max(top_k, RERANK_CANDIDATES), max(1, len(self)))
-        read = max(top_k, self._parts.candidates)  # by the reranker
+        candidates = self._parts.candidates
+        depth = min(fusion_depth(candidates, top_k), max(1, len(self)))
+        read = max(top_k, candidates)  # by the reranker
         rankings: dict[Stage, RankedList] = {}
         seconds: dict[Stage, float] = {}
         missing = dict(self._parts.missing)
@@ -220,6 +222,7 @@ class Bundle:
 
         Raises:
             UsageError: the query is empty, or `depth` is below 1.
+            BundleError: the folder holds another bundle than the one opened.
             ModelNotAvailable: no ranking can be made.
         """
         self._check(text, depth, ())
@@ -361,9 +364,15 @@ class Bundle:
         return SparseLeg(key, index).rank(self._encoders, text, depth, allowed)
 
     def _all_legs(self) -> tuple[DenseLeg | SparseLeg, ...]:
+        folder = self._parts.folder
         with self._lock:
             if self._legs is None:
-                self._legs = open_legs(self._parts.folder, self._parts.manifest)
+                self._legs = of_one_bundle(folder, self.manifest, open_legs)
+            if self._legs is None:
+                raise BundleError(
+                    f"{folder} no longer holds the bundle that was opened.",
+                    cure="Open it again.",
+                )
             return self._legs
 
     def _fused(self, rankings: Mapping[Stage, RankedList], depth: int) -> RankedList:
@@ -377,6 +386,8 @@ class Bundle:
         if "fused" not in rankings:
             raise ModelNotAvailable("There is no fused ranking to rerank.")
         fused = rankings["fused"]
+        if not len(fused):
+            return fused  # nothing to load a model for
         texts = [self._payload(int(row))[0] or "" for row in fused.rows]
         return blend(fused, self._encoders.rerank(text, texts), self._parts.blend)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..config import ModelConfig, RerankingConfig, SparseModelConfig
 from ..encoders.hub import is_hub_id
@@ -30,15 +30,27 @@ from ..models.manager import ModelManager
 from ..records import Float32Array, SparseInferenceRun, SparseVector
 from .parts import fused_sparse_run
 
+T = TypeVar("T")
+
 _Dense = Callable[[str], Float32Array]
 _Rerank = Callable[[str, Sequence[str]], Float32Array]
+
+
+@dataclass(frozen=True, slots=True)
+class _Models(Generic[T]):
+    """What is loaded of one kind, by name; the lock is held while one computes."""
+
+    loaded: dict[str, T] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ManifestEncoders:
     """Satisfies `QueryEncoders` with the models that a manifest names.
 
     Each model is loaded once and used by one thread at a time, models of several kinds
-    side by side: a query does not wait for another one's reranking. `close` frees them.
+    side by side: a query does not wait for another one's reranking. A model is loaded
+    while none of the others computes, since transformers sets torch's default
+    precision meanwhile. `close` frees them.
     """
 
     def __init__(
@@ -54,40 +66,56 @@ class ManifestEncoders:
         self._manager = ModelManager(offline=offline)
         self._device = device
         self._held = ExitStack()
-        self._locks = tuple(threading.Lock() for _ in range(3))
-        self._dense: dict[str, _Dense] = {}
-        self._sparse: dict[str, SparseEncoder] = {}
+        self._dense: _Models[_Dense] = _Models()
+        self._sparse: _Models[SparseEncoder] = _Models()
+        self._rerank: _Models[_Rerank] = _Models()
         self._rerank_config = rerank
-        self._rerank: _Rerank | None = None
 
     def dense(self, text: str, key: str | None = None) -> Float32Array:
         """Return the vector of a query for a model, the primary one: float32 [dim]."""
-        with self._locks[0]:
-            run = self._dense_run(key)
-            if run.model not in self._dense:
-                self._dense[run.model] = self._load_dense(run)
-            return self._dense[run.model](text)
+        run = self._dense_run(key)
+        with self._using(self._dense, run.model, lambda: self._load_dense(run)) as one:
+            return one(text)
 
     def sparse(self, text: str, key: str | None = None) -> SparseVector:
         """Return the vector of a query for a sparse model, the one in the fusion."""
-        with self._locks[1]:
-            run = self._sparse_run(key)
-            if run.sparse_model not in self._sparse:
-                self._sparse[run.sparse_model] = self._load_sparse(run)
-            return self._sparse[run.sparse_model].encode_query(text)
+        run = self._sparse_run(key)
+        with self._using(
+            self._sparse, run.sparse_model, lambda: self._load_sparse(run)
+        ) as one:
+            return one.encode_query(text)
 
     def rerank(self, text: str, documents: Sequence[str]) -> Float32Array:
         """Return the relevance of each document: float32 [documents]."""
-        with self._locks[2]:
-            if self._rerank is None:
-                self._rerank = self._load_rerank()
-            return self._rerank(text, documents)
+        with self._using(self._rerank, "", self._load_rerank) as one:
+            return one(text, documents)
 
     def close(self) -> None:
         """Free the models."""
-        with self._locks[0], self._locks[1], self._locks[2]:
-            self._dense, self._sparse, self._rerank = {}, {}, None
+        with self._none_computes():
+            for models in (self._dense, self._sparse, self._rerank):
+                models.loaded.clear()
             self._held.close()
+
+    @contextmanager
+    def _using(
+        self, models: _Models[T], name: str, load: Callable[[], T]
+    ) -> Iterator[T]:
+        """Give a model, loaded if it is not there, to this thread alone."""
+        while True:
+            with models.lock:
+                if name in models.loaded:
+                    yield models.loaded[name]
+                    return
+            with self._none_computes():
+                if name not in models.loaded:
+                    models.loaded[name] = load()
+
+    @contextmanager
+    def _none_computes(self) -> Iterator[None]:
+        """Hold every lock, taken in one order."""
+        with self._dense.lock, self._sparse.lock, self._rerank.lock:
+            yield
 
     def _dense_run(self, key: str | None) -> DenseRun:
         for run in self._manifest.dense_run or ():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from ..retrieval.postings import Postings
 from .json_lines import JsonLines
 from .results import Stage, dense_name, sparse_name
 
+_T = TypeVar("_T")
+
+_TRIES = 3
 _CURE = "Rebuild the bundle or restore a copy."
 _FIRST_SPARSE = "qdrant-bm25"
 _WITH_IDF = ("bm25", "attention")
@@ -97,10 +101,50 @@ class Parts:
 def open_parts(path: Path) -> Parts:
     """Open a bundle's folder. Nothing large is read.
 
+    A bundle that is replaced meanwhile is opened anew.
+
     Raises:
-        BundleError: it is no bundle, or its parts do not fit together.
+        BundleError: it is no bundle, its parts do not fit together, or it was replaced
+            again and again.
     """
-    manifest = Manifest.read(path)
+    for _ in range(_TRIES):
+        parts = of_one_bundle(path, Manifest.read(path), _open)
+        if parts is not None:
+            return parts
+    raise BundleError(
+        f"{path} was replaced each time it was opened ({_TRIES} times).",
+        cure="Open it again when no run writes it.",
+    )
+
+
+def of_one_bundle(
+    path: Path, manifest: Manifest, open_files: Callable[[Path, Manifest], _T]
+) -> _T | None:
+    """Return what is opened of a folder; None: it holds another bundle by now.
+
+    A run that ends exchanges folders: between two files that are opened by path, the
+    vectors of one bundle and the ids of the next.
+
+    Raises:
+        BundleError: a file of this bundle cannot be opened.
+    """
+    try:
+        opened = open_files(path, manifest)
+    except BundleError:
+        if _still_holds(path, manifest):
+            raise
+        return None
+    return opened if _still_holds(path, manifest) else None
+
+
+def _still_holds(path: Path, manifest: Manifest) -> bool:
+    try:
+        return Manifest.read(path) == manifest
+    except BundleError:  # none at all, between the two renames of an exchange
+        return False
+
+
+def _open(path: Path, manifest: Manifest) -> Parts:
     names = BundleNames(manifest.collection)
     missing: dict[Stage, str] = {}
     primary = primary_key(manifest, path)

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..config import RERANK_CANDIDATES, RerankingConfig
+from ..config import RerankingConfig
 from ..delivery.hybrid_query import HybridQuery, fused_request, leg_requests
 from ..delivery.layout import FoundPoint
 from ..delivery.opening import Server, choose_target
@@ -26,6 +26,7 @@ from ..export.manifest import Manifest
 from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.blend import blend
 from ..retrieval.fusion import FusionConfig
+from .depth import fusion_depth
 from .filters import SUBDIR
 from .qdrant_filters import qdrant_filter
 from .query_encoders import QueryEncoders
@@ -155,10 +156,10 @@ class QdrantCollection:
         top_k: int = 10,
         filters: Mapping[str, object] | None = None,
     ) -> list[Hit]:
-        """Return the best chunks by one stage, with where the other stages put them.
+        """Return the best chunks by one stage, with where the lists below it put them.
 
         Lists are made and fused by the engine; reranking is done here, and only when
-        it is asked for.
+        it is asked for. A dense or sparse list is asked for alone, with its own model.
 
         Raises:
             UsageError: the stage cannot run (says why), or the query, `top_k` or a
@@ -187,7 +188,7 @@ class QdrantCollection:
         found: list[list[Hit]] = []
         for start in range(0, len(texts), _QUERIES_A_REQUEST):
             some = texts[start : start + _QUERIES_A_REQUEST]
-            queries = [self._query(text, top_k, filters or {}) for text in some]
+            queries = [self._query(text, stage, top_k, filters or {}) for text in some]
             for text, lists in zip(
                 some, self._lists(queries, deep, stage), strict=True
             ):
@@ -219,38 +220,50 @@ class QdrantCollection:
             )
 
     def _query(
-        self, text: str, top_k: int, filters: Mapping[str, object]
+        self, text: str, stage: Stage, top_k: int, filters: Mapping[str, object]
     ) -> HybridQuery:
         vectors = {
             self._names.get(key, key): vector
-            for key, vector in self._vectors(text).items()
+            for key, vector in self._vectors(text, self._legs(stage)).items()
         }
         return HybridQuery(
             vectors=vectors,
-            fusion=self.fusion,
-            depth=max(top_k, RERANK_CANDIDATES),
+            fusion=self._roles.fusion.for_legs(len(vectors)),
+            depth=fusion_depth(self._roles.candidates, top_k),
             conditions=qdrant_filter(filters),
             exact=self._exact,
         )
 
-    def _vectors(self, text: str) -> dict[str, Float32Array | SparseVector]:
+    def _legs(self, stage: Stage) -> tuple[Stage, ...]:
+        """Return the lists that a stage is made of: itself, where it is a list."""
+        alone = stage in ("dense", "sparse")
+        return (stage,) if alone else self._roles.fused_legs
+
+    def _vectors(
+        self, text: str, legs: Sequence[Stage]
+    ) -> dict[str, Float32Array | SparseVector]:
         roles, found = self._roles, dict[str, Float32Array | SparseVector]()
-        if "dense" in roles.fused_legs and roles.primary:
+        if "dense" in legs and roles.primary:
             found[roles.primary] = self._encoders.dense(text)
-        if "sparse" in roles.fused_legs and roles.fused_sparse:
+        if "sparse" in legs and roles.fused_sparse:
             found[roles.fused_sparse] = self._encoders.sparse(text)
         return found
 
     def _lists(
         self, queries: Sequence[HybridQuery], deep: int, stage: Stage
     ) -> list[dict[Stage, list[FoundPoint]]]:
-        """Return each query's lists by leg and the fused one, in one request or two."""
-        legs: list[Stage] = list(self._roles.fused_legs)
+        """Return each query's lists by leg and the fused one, in one request or two.
+
+        A stage that is a leg itself comes alone.
+        """
+        legs = self._legs(stage)
         asked = [
             {**request, "with_payload": leg == stage}
             for query in queries
             for leg, request in zip(legs, leg_requests(query), strict=True)
         ]
+        if stage in legs:
+            return [{stage: points} for points in self._store.query(asked)]
         if self.fusion.method == "sum":
             found = self._store.query(asked)
             scores = [[point.score for point in points] for points in found]
@@ -272,9 +285,9 @@ class QdrantCollection:
         ]
 
     def _reranked(self, text: str, fused: Sequence[FoundPoint]) -> list[FoundPoint]:
-        texts = [_payload(point).get("text") or "" for point in fused]
         if not fused:
             return []
+        texts = [_payload(point).get("text") or "" for point in fused]
         scores = np.array([point.score for point in fused])
         candidates = RankedList(np.arange(len(fused), dtype=np.int64), scores)
         logits = self._encoders.rerank(text, texts)

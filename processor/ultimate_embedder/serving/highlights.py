@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from functools import cache, lru_cache
 from typing import Self
 
@@ -14,10 +15,14 @@ _WORDS_KEPT = 50_000
 
 
 class Highlighter:
-    """Marks words whose stem is one of the query's; stop-words are not marked."""
+    """Marks words whose stem is one of the query's; stop-words are not marked.
+
+    Threads may share one.
+    """
 
     def __init__(self, encoder: Bm25Encoder) -> None:
         self._encoder = encoder
+        self._encoding = threading.Lock()  # the encoder keeps a memo of words
         self._terms = lru_cache(maxsize=_WORDS_KEPT)(self._encode)
 
     @classmethod
@@ -40,7 +45,8 @@ class Highlighter:
         ]
 
     def _encode(self, text: str) -> frozenset[int]:
-        return frozenset(self._encoder.encode_query(text).indices.tolist())
+        with self._encoding:
+            return frozenset(self._encoder.encode_query(text).indices.tolist())
 
 
 @cache

@@ -6,12 +6,13 @@ from typing import Final
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
-    CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     generate_latest,
 )
+
+from ..telemetry.prometheus import LeanRegistry
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 CLIENT_LEFT: Final = 499
@@ -25,7 +26,7 @@ class ServiceMetrics:
     """Requests by route and status, and seconds of searches by stage."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = LeanRegistry()
         self._requests = Counter(
             "rag_service_requests",
             "Requests that were answered.",

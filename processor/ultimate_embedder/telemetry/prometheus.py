@@ -83,7 +83,7 @@ class _Server(Protocol):
     def server_close(self) -> None: ...
 
 
-class _Registry(CollectorRegistry):
+class LeanRegistry(CollectorRegistry):
     """Without the library's `_created` series: nobody reads them, all would store
     them."""
 
@@ -132,7 +132,7 @@ class PrometheusListener:
             raise UsageError(
                 f"Metrics cannot be written to {textfile}: its folder does not exist."
             )
-        self.registry: CollectorRegistry = _Registry()
+        self.registry: CollectorRegistry = LeanRegistry()
         self._textfile = textfile
         self._exemplars = exemplars
         self._exemplar: dict[str, str] | None = None

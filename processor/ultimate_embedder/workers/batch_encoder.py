@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,20 +36,67 @@ def create_vectors(path: Path, rows: int, dimension: int) -> None:
 
 
 def write_vectors(path: Path, rows: Int64Array, vectors: Float32Array) -> None:
-    """Put vectors [n, dimension] into some rows of a .npy and sync it.
+    """Put vectors [n, dimension] into some rows of a .npy and sync it."""
+    with closing(VectorFile(path)) as file:
+        file.write(rows, vectors)
 
-    By plain writes: a full disk is an OSError then, where it would end the process if
-    the pages of a map could not be written.
+
+class PlacedFile:
+    """A file that is there, written at byte offsets: always this one, whatever comes to
+    bear its name later.
+
+    So a worker whose run was killed cannot write into the files of the next one.
     """
-    start = np.load(path, mmap_mode="r").offset
-    width = vectors.shape[1] * FLOAT32_BYTES
-    write_at(
-        path,
-        [
-            (start + int(row) * width, vector)
-            for row, vector in zip(rows, vectors, strict=True)
-        ],
-    )
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            OSError: it is not there or cannot be written; so does `write`.
+        """
+        self._descriptor = os.open(path, os.O_WRONLY)
+
+    def write(self, pieces: Sequence[tuple[int, Float32Array]]) -> None:
+        """Put arrays at byte offsets, and sync the file.
+
+        By plain writes: a full disk is an OSError then, where it would end the process
+        if the pages of a map could not be written.
+        """
+        for offset, values in pieces:
+            data = np.ascontiguousarray(values).tobytes()
+            _write_all(self._descriptor, data, offset)
+        os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
+class VectorFile:
+    """A float32 .npy of [rows, width] that is there, filled row by row."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            OSError: it is not there or cannot be written; so does `write`.
+        """
+        self._file = PlacedFile(path)
+        self._start = np.load(path, mmap_mode="r").offset
+
+    def write(self, rows: Int64Array, vectors: Float32Array) -> None:
+        """Put vectors [n, width] into some rows, and sync the file."""
+        width = vectors.shape[1] * FLOAT32_BYTES
+        self._file.write(
+            [
+                (self._start + int(row) * width, vector)
+                for row, vector in zip(rows, vectors, strict=True)
+            ]
+        )
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
 
 
 def create_attention(path: Path, tokens: int) -> None:
@@ -60,6 +109,9 @@ def save_plan(path: Path, plan: BatchPlan) -> None:
     """Write a plan for workers to read."""
     with path.open("wb") as stream:
         np.savez(stream, rows=plan.rows, bounds=plan.bounds)
+
+
+F = TypeVar("F", VectorFile, PlacedFile)
 
 
 class BatchEncoder:
@@ -79,8 +131,16 @@ class BatchEncoder:
         release: Callable[[], None] = lambda: None,
         pass_probe: PassProbe | None = None,
     ) -> None:
-        """Open what the job names."""
+        """Open what the job names; `close` lets go of it.
+
+        Raises:
+            OSError: a file is not there or cannot be written.
+        """
         self._job = job
+        self._open = ExitStack()
+        self._vectors = self._opened(VectorFile, job.vectors)
+        self._windows = self._opened(VectorFile, job.windows)
+        self._attention = self._opened(PlacedFile, job.attention)
         self._device_peak_bytes = device_peak_bytes
         on_cpu = encoder.device == "cpu"
         self._tokens = TokenTable.open(job.tokens)
@@ -143,6 +203,15 @@ class BatchEncoder:
             calibration=self._calibration,
         )
 
+    def close(self) -> None:
+        """Let go of the files."""
+        self._open.close()
+
+    def _opened(self, kind: type[F], path: Path | None) -> F | None:
+        if path is None:
+            return None
+        return self._open.enter_context(closing(kind(path)))
+
     def _row(self, piece: int) -> int:
         """Return the row that a piece is, or is a window of."""
         window = piece - self._pieces.rows
@@ -152,25 +221,20 @@ class BatchEncoder:
         """Put texts in their rows, and windows in a file of their own."""
         window = pieces >= self._pieces.rows
         if not window.all():
-            write_vectors(self._job.vectors, pieces[~window], vectors[~window])
+            _named(self._vectors, "vectors").write(pieces[~window], vectors[~window])
         if window.any():
-            if self._job.windows is None:
-                raise ValueError("the job names no file for windows")
             places = pieces[window] - self._pieces.rows
-            write_vectors(self._job.windows, places, vectors[window])
+            _named(self._windows, "windows").write(places, vectors[window])
 
     def _write_attention(
         self, pieces: Int64Array, attention: list[Float32Array]
     ) -> None:
-        if self._job.attention is None:
-            raise ValueError("the job names no file for attention")
         places = [
             self._place(int(piece), weights)
             for piece, weights in zip(pieces, attention, strict=True)
         ]
-        write_at(
-            self._job.attention,
-            [(token * FLOAT32_BYTES, weights) for token, weights in places],
+        _named(self._attention, "attention").write(
+            [(token * FLOAT32_BYTES, weights) for token, weights in places]
         )
 
     def _place(self, piece: int, weights: Float32Array) -> tuple[int, Float32Array]:
@@ -188,6 +252,12 @@ class BatchEncoder:
             self._tokens.frame,
         )
         return int(offsets[row]) + first, kept
+
+
+def _named(file: F | None, what: str) -> F:
+    if file is None:
+        raise ValueError(f"the job names no file for {what}")
+    return file
 
 
 def check_unit_vectors(vectors: Float32Array, model: str) -> None:
@@ -209,13 +279,8 @@ def check_unit_vectors(vectors: Float32Array, model: str) -> None:
 
 def write_at(path: Path, pieces: list[tuple[int, Float32Array]]) -> None:
     """Put arrays at byte offsets of a file that is there, and sync it."""
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        for offset, values in pieces:
-            _write_all(descriptor, np.ascontiguousarray(values).tobytes(), offset)
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
+    with closing(PlacedFile(path)) as file:
+        file.write(pieces)
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

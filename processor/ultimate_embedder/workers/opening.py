@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 
 from ..config import KaggleGPUConfig
@@ -39,7 +39,10 @@ def in_process(
 
     @contextmanager
     def open_here(job: EncodeJob, _batches: int) -> Iterator[BatchExecutor]:
-        with open_encoder(job) as encoder:
-            yield InProcessExecutor(job, encoder)
+        with (
+            open_encoder(job) as encoder,
+            closing(InProcessExecutor(job, encoder)) as executor,
+        ):
+            yield executor
 
     return open_here

@@ -54,6 +54,10 @@ class InProcessExecutor:
         probe = encoder if isinstance(encoder, PassProbe) else None
         self._batches = BatchEncoder(job, encoder, pass_probe=probe)
 
+    def close(self) -> None:
+        """Let go of the job's files."""
+        self._batches.close()
+
     def run(self, requests: Sequence[BatchRequest]) -> Iterator[BatchReply]:
         """Do the requests in order."""
         return (self._batches.run(request) for request in requests)

@@ -1,12 +1,14 @@
 """The worker process: reads a job, then requests, from standard input; answers.
 
 Its standard output carries answers only; whatever a library prints goes to standard
-error. It ends when its input ends, so it never outlives the run.
+error. It ends when its input ends; on Linux also, at once, with the thread that started
+it, so that nothing computes on after a run that was killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -20,14 +22,26 @@ from ..memory_plan import PassProbe
 from .batch_encoder import BatchEncoder
 from .jobs import Answer, BatchRequest, EncodeJob, Failure, Ready, answer_to_line
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def main() -> None:
     """Serve one job until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    die_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with contextlib.suppress(BrokenPipeError):  # the run is gone: no one to tell
         _serve_or_tell(sys.stdin.buffer, answers)
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when the thread that started it ends.
+
+    One whose parent is gone before this call has no request and ends by itself.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _serve_or_tell(requests: BinaryIO, answers: BinaryIO) -> None:
