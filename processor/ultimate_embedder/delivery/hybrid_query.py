@@ -32,9 +32,9 @@ class HybridQuery:
     """One question: its vectors by name, in the order of the fusion's weights.
 
     `depth` is the length of the lists that are fused; search fuses 100, `top_k` or as
-    many as are reranked, whichever is most. `conditions` is a filter of Qdrant's. `exact` makes a server compare
-    full vectors with every point, as search in a bundle does, where it would use its
-    HNSW index and vectors of 8 bits.
+    many as are reranked, whichever is most. `conditions` is a filter of Qdrant's.
+    `exact` makes a server compare full vectors with every point, as search in a bundle
+    does, where it would use its HNSW index and vectors of 8 bits.
 
     Raises:
         UsageError: the fusion has weights for another number of vectors.
