@@ -21,16 +21,17 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config records planning memory_cost memory_plan memory_room "
+        "addresses config records planning memory_cost memory_plan memory_room "
         "encoders.protocols "
         "telemetry.events retrieval.ranking retrieval.blend retrieval.fusion",
         "models.catalogue models.shapes retrieval",
         "setting_table models.choice models.facts models.lock models.roster "
         "encoders.hub encoders.sources encoders.own_code encoders.weight_files "
+        "encoders.content_sums "
         "encoders.onnx_files setting_layers settings ledger intake.chunks "
         "intake.chunk_store intake.queries disk_space run.output_lock device_lock "
         "gpu_lease",
-        "encoders models workers hardware devices intake",
+        "encoders models workers hardware libraries devices intake",
         "chunking stages export search delivery telemetry verify report",
         "batch_runner run repair testing",
         "evaluation adaptation serving",

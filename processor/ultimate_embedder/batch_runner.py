@@ -22,7 +22,7 @@ from .config import (
     RerankingConfig,
 )
 from .devices import resolve_devices, resolve_one
-from .disk_space import estimate_bundle_bytes, require_free_space, require_writable
+from .disk_space import require_writable
 from .encoders.protocols import PairScorer
 from .errors import (
     EmbedderError,
@@ -34,7 +34,7 @@ from .errors import (
 from .export.faiss_index import require_faiss
 from .export.layout import BundleNames
 from .export.output_errors import output_error
-from .export.publish import require_replaceable
+from .export.publish import recover, require_replaceable
 from .gpu_lease import Leases, is_leased
 from .intake.chunks import CollectionFolder, find_collections
 from .intake.measure import measure_collection
@@ -46,6 +46,7 @@ from .run.memory import planning_cap
 from .run.output_lock import only_run_in
 from .run.parts import CollectionOutcome, LoadScorer, Parts
 from .run.plan import FailedPlan, PlanBudget, RunPlan, plan_collection
+from .run.room import require_room
 from .run.usable_models import usable_models
 from .telemetry.events import (
     CollectionFinished,
@@ -60,7 +61,6 @@ from .workers.opening import worker_processes
 WORK_FOLDER = ".work"
 _REDACT_KEY = ".redact.key"  # beside the collections' folders: no name of one
 _REDACT_KEY_BYTES = 32
-_BYTES_A_CHUNK = 1000  # to estimate how many chunks a file's size stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +107,7 @@ class BatchRunner:
             self._emit(self._run_started(folders))
             exit_code = EmbedderError.exit_code
             try:
+                self._recover(folders)
                 outcomes = tuple(self._one(folder, config, parts) for folder in folders)
                 exit_code = int(any(outcome.error for outcome in outcomes))
             except EmbedderError as error:
@@ -227,19 +228,7 @@ class BatchRunner:
             read_queries(config.queries)
         for folder in folders:
             require_replaceable(config.output_dir / folder.name)
-            require_free_space(
-                config.output_dir,
-                estimate_bundle_bytes(
-                    chunk_bytes=folder.total_bytes,
-                    chunks=folder.total_bytes // _BYTES_A_CHUNK,
-                    dimensions=[model.vector_dim for model in config.dense],
-                    sparse_models=len(config.active_sparse),
-                    exports=config.exports,
-                    attention=sum(
-                        model.kind == "attention" for model in config.active_sparse
-                    ),
-                ),
-            )
+        require_room(config, folders, self._work_root)
         own_parts = self._given_parts is None
         return usable_models(config, parts.models, self._warn, reranker=own_parts)
 
@@ -256,6 +245,19 @@ class BatchRunner:
                 for entry in self._config.provenance
             },
         )
+
+    def _recover(self, folders: Sequence[CollectionFolder]) -> None:
+        """Show the bundles again that a killed run left hidden, whatever comes next.
+
+        Raises:
+            OutputError: a folder cannot be renamed or removed.
+        """
+        for folder in folders:
+            target = self._config.output_dir / folder.name
+            try:
+                recover(target)
+            except OSError as error:
+                raise output_error(error, target) from error
 
     def _one(
         self, folder: CollectionFolder, config: PipelineConfig, parts: Parts

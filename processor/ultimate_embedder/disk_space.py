@@ -19,7 +19,9 @@ _FLOAT_TEXT_BYTES = 13  # -0.012345678 and its comma
 _ROW_BYTES = 400  # ids, checksums and JSON keys of one chunk, in all files
 _SPARSE_ROW_BYTES = 2500  # about 100 terms as JSON, twice, and as postings
 _TOKEN_BYTES_A_BYTE = 1.5  # 4 bytes a token, and tokens of code are short
-_RESERVE_BYTES = 64 * 2**20
+
+RESERVE_BYTES = 64 * 2**20
+"""What is asked for beside the estimates of a run."""
 
 
 def estimate_bundle_bytes(
@@ -45,7 +47,7 @@ def estimate_bundle_bytes(
         texts += chunk_bytes + chunks * width * _FLOAT_TEXT_BYTES
     rows = chunks * (_ROW_BYTES + sparse_models * _SPARSE_ROW_BYTES)
     tokens = int(chunk_bytes * _TOKEN_BYTES_A_BYTE) * (len(dimensions) + attention)
-    return vectors * copies + texts + tokens + rows + _RESERVE_BYTES
+    return vectors * copies + texts + tokens + rows
 
 
 def require_free_space(directory: Path, needed_bytes: int) -> None:

@@ -9,9 +9,11 @@ embedder.embeddings_by_model, embedder.sparse_vectors
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +23,7 @@ from .batch_runner import BatchRunner, RunOutcome
 from .config import KaggleGPUConfig, ModelConfig, PipelineConfig, RerankingConfig
 from .errors import EmbedderError, UsageError
 from .export.manifest import Manifest
+from .export.publish import make_staging, recover
 from .intake.chunks import CollectionFolder, find_collections
 from .models.catalogue import rerank_model
 from .models.choice import choose_dense, choose_sparse
@@ -155,19 +158,28 @@ class UltimateKaggleEmbedderV4:
 
         Raises:
             UsageError: nothing was embedded, or `target` has a folder of that name.
+            OSError: a copy cannot be written; none is left.
         """
         bundles = [one.bundle for one in self._finished() if one.bundle is not None]
         if target is None:
             return bundles
         copies = [Path(target) / bundle.name for bundle in bundles]
+        for copy in copies:
+            recover(copy)
         taken = [str(copy) for copy in copies if copy.exists()]
         if taken:
             raise UsageError(
                 f"Nothing is copied over what is there: {', '.join(taken)}.",
                 cure="Choose another target, or move it away.",
             )
-        for bundle, copy in zip(bundles, copies, strict=True):
-            shutil.copytree(bundle, copy)
+        Path(target).mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            hidden = [
+                stack.enter_context(_hidden_copy(bundle, copy))
+                for bundle, copy in zip(bundles, copies, strict=True)
+            ]
+            for folder, copy in zip(hidden, copies, strict=True):
+                folder.rename(copy)
         return copies
 
     @property
@@ -217,3 +229,15 @@ class UltimateKaggleEmbedderV4:
                 cure=f"Embedded: {', '.join(found)}.",
             )
         return found[collection]
+
+
+@contextmanager
+def _hidden_copy(bundle: Path, copy: Path) -> Iterator[Path]:
+    """Hold a whole copy of a bundle beside `copy`; not renamed meanwhile, it goes."""
+    staging, lock = make_staging(copy)
+    try:
+        shutil.copytree(bundle, staging, dirs_exist_ok=True)
+        yield staging
+    finally:
+        os.close(lock)
+        shutil.rmtree(staging, ignore_errors=True)  # recover() tries again

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .addresses import shown_address
 from .config import ALL_EXPORTS, GIB
 from .errors import UsageError
 from .models.catalogue import PROFILES
@@ -195,6 +196,11 @@ def show(value: object) -> str:
     return str(value)
 
 
+def show_address(value: str | None) -> str:
+    """Return an address without the parts that may hold a password."""
+    return "-" if value is None else shown_address(value)
+
+
 def show_gibibytes(value: int) -> str:
     """Return bytes in GiB: `12 GiB`."""
     return f"{value / GIB:g} GiB"
@@ -280,6 +286,7 @@ SETTINGS: Mapping[str, Setting] = _table(
             parse=url,
             variable="OTEL_EXPORTER_OTLP_ENDPOINT",
             narrower="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            show=show_address,
         ),
         Setting(
             key="otlp_protocol",

@@ -167,6 +167,15 @@ def test_probes_are_ranked_as_the_run_that_built_the_bundle_ranked_them(
     assert run.quality["fused"]["Recall@10"] == pytest.approx(recall, abs=1e-6)
 
 
+def test_probes_are_ranked_as_deep_as_a_search_of_so_many_candidates(
+    place: Path,
+) -> None:
+    parts = open_parts(place / "out" / "docs")
+    for candidates, depth in ((60, 100), (150, 150)):
+        found = rank_probes(parts, legs(place / "out" / "docs"), 5, 0, candidates)
+        assert {len(one.lists.lists[0]) for one in found} == {depth}
+
+
 def test_what_was_adapted_reranks_a_search(place: Path, kept: AdaptReport) -> None:
     config = choose_rerank(str(kept.folder))
     with open_bundle(place / "out" / "docs", offline=True, rerank=config) as bundle:

@@ -10,7 +10,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from processor.ultimate_embedder.chunking import discovery, one_file, workers
+from processor.ultimate_embedder.chunking import (
+    discovery,
+    formats,
+    one_file,
+    workers,
+)
 from processor.ultimate_embedder.chunking import folder as folder_module
 from processor.ultimate_embedder.chunking.discovery import output_paths
 from processor.ultimate_embedder.chunking.document import ChunkSettings
@@ -19,7 +24,7 @@ from processor.ultimate_embedder.chunking.folder import (
     chunk_folder,
 )
 from processor.ultimate_embedder.chunking.one_file import ChunkJob
-from processor.ultimate_embedder.chunking.state import STATE_FILE
+from processor.ultimate_embedder.chunking.state import STATE_FILE, State
 from processor.ultimate_embedder.errors import InputError, OutputError, UsageError
 from processor.ultimate_embedder.intake.chunks import find_collections, read_chunk_file
 from processor.ultimate_embedder.records import Chunk
@@ -181,6 +186,72 @@ def test_chunk_files_of_deleted_sources_are_removed_and_no_others(job) -> None:
         "docs/inner/notes_chunks.json",
         "docs/inner/tool_chunks.json",
     ]
+
+
+def _unowned(job: ChunkJob) -> list[str]:
+    heard: list[ev.Event] = []
+    chunk_folder(job, heard.append)
+    messages = [event.message for event in heard if isinstance(event, ev.Warned)]
+    return [message for message in messages if "of no source" in message]
+
+
+def test_chunk_files_that_a_lost_state_owned_are_named_with_the_cure(job) -> None:
+    assert _unowned(job) == []
+    (job.output_dir / STATE_FILE).unlink()
+    (job.input_dir / "docs" / "guide.md").unlink()
+    (message,) = _unowned(job)
+    assert "docs/guide_chunks.json" in message
+    assert "delete" in message
+    assert "notes_chunks.json" not in message
+    assert _unowned(job) == []  # told once: the record is whole again
+
+
+def test_chunk_files_of_a_run_that_was_killed_are_named_too(job, monkeypatch) -> None:
+    chunk_folder(job)
+    (job.input_dir / "docs" / "new.md").write_text("# New\n")
+
+    class Killed(BaseException):
+        """Ends the run where it stands, as SIGKILL does: nothing is saved."""
+
+    def kill(*_: object) -> None:
+        monkeypatch.setattr(State, "save", lambda *_, **__: None)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_module, "_conclude", kill)
+        with pytest.raises(Killed):
+            chunk_folder(replace(job, collections=("docs",)))
+    monkeypatch.undo()
+    assert "docs/new_chunks.json" in written(job)
+    (job.input_dir / "docs" / "new.md").unlink()
+    assert _unowned(replace(job, collections=("code",))) == []
+    (message,) = _unowned(job)
+    assert "docs/new_chunks.json" in message
+
+
+def test_the_state_is_saved_after_each_collection(job) -> None:
+    known: dict[str, list[str]] = {}
+
+    def look(event: ev.Event) -> None:
+        if isinstance(event, ev.CollectionStarted) and event.collection == "docs":
+            state = json.loads((job.output_dir / STATE_FILE).read_text())
+            known.update(state["files"])
+
+    chunk_folder(job, look)
+    assert list(known) == ["code/lib.rs"]
+
+
+def test_a_file_whose_reader_fails_does_not_end_the_run(job, monkeypatch) -> None:
+    def fail(_: bytes) -> None:
+        raise TypeError
+
+    broken = replace(formats.FORMATS[".ipynb"], read=fail)
+    monkeypatch.setattr(formats, "FORMATS", {**formats.FORMATS, ".ipynb": broken})
+    (job.input_dir / "docs" / "a.ipynb").write_text("{}")
+    heard: list[ev.Event] = []
+    assert report(chunk_folder(job, heard.append), "docs").chunked == 3
+    aside = {e.file: e.reason for e in heard if isinstance(e, ev.ItemQuarantined)}
+    assert aside == {"docs/a.ipynb": "damaged"}
 
 
 def test_a_run_over_some_collections_leaves_the_others_alone(job) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.ultimate_embedder.chunking import html, notebook, office
+from processor.ultimate_embedder.chunking import document, html, notebook, office
 from processor.ultimate_embedder.chunking.document import (
     ChunkSettings,
     chunk_document,
@@ -58,6 +60,33 @@ def test_older_western_text_is_read_as_windows_1252() -> None:
     assert "Windows-1252" in source.warnings[0]
 
 
+def test_bytes_that_windows_1252_lacks_are_counted() -> None:
+    source = decode(b"caf\xe9 \x81 \x8d")
+    assert source.text == "café \ufffd \ufffd"
+    assert "2 bytes replaced" in source.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<html><head><meta charset='iso-8859-2'></head><body>łódź</body></html>",
+        '<?xml version="1.0" encoding="ISO-8859-2"?><html><body>łódź</body></html>',
+    ],
+)
+def test_a_page_is_read_by_the_encoding_that_it_declares(page) -> None:
+    source = html.read(page.encode("iso-8859-2"))
+    assert source.text == "łódź"
+    assert "iso-8859-2" in source.warnings[0].lower()
+
+
+@pytest.mark.parametrize(
+    "declared", ["iso-8859-1", "utf-8", "utf-16", "unicode_escape", "hex", "no-such"]
+)
+def test_a_declared_encoding_that_cannot_be_meant_is_passed_over(declared) -> None:
+    source = decode(b"\x93na\xefve\x94 \\u0041", declared)
+    assert source.text == "“naïve” \\u0041"
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -98,6 +127,36 @@ def test_html_gives_what_is_seen_as_markdown() -> None:
         "      y",
         "```",
     ]
+
+
+@pytest.mark.parametrize(
+    ("inside", "code"),
+    [
+        ("one<br>two<br/>three", "one\ntwo\nthree"),
+        ("<div class=line>one</div><div>two</div>", "one\ntwo"),
+        ("<code><span>one<br></span><span>two<br></span></code>", "one\ntwo"),
+        ("<div>one</div><div><br></div><div>two</div>", "one\n\ntwo"),
+        ("<ol><li>one<li>  two</ol>", "one\n  two"),
+        ("one\n\n\n\ntwo", "one\n\n\n\ntwo"),
+    ],
+)
+def test_lines_of_code_in_html_stay_as_they_are_seen(inside, code) -> None:
+    page = f"<p>before</p>\n\n\n<pre>{inside}</pre><p></p><p>after</p>"
+    assert html.read(page.encode()).text == f"before\n\n```\n{code}\n```\n\nafter"
+
+
+def test_options_of_a_choice_stay_apart() -> None:
+    page = b"pick <select><option>a<option>b</select> now"
+    assert html.read(page).text == "pick\na\nb\nnow"
+
+
+@pytest.mark.parametrize("empty", ["<title/>", "<script src='x.js'/>", "<style />"])
+def test_an_empty_element_of_xhtml_does_not_swallow_the_page(empty) -> None:
+    page = (
+        '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml">'
+        f"<head>{empty}</head><body><p>text</p></body></html>"
+    )
+    assert html.read(page.encode()).text == "text"
 
 
 def test_html_nested_without_bound_is_read() -> None:
@@ -153,6 +212,11 @@ def test_json_that_is_no_notebook_is_refused(data, reason) -> None:
     assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize("cells", [b"5", b'"text"', b'{"a": 1}', b"null"])
+def test_a_sheet_of_a_notebook_whose_cells_are_no_list_has_none(cells) -> None:
+    assert notebook.read(b'{"worksheets": [{"cells": %b}]}' % cells).text == ""
+
+
 def _saved(document: object) -> bytes:
     stream = io.BytesIO()
     document.save(stream)  # type: ignore[attr-defined]
@@ -171,6 +235,43 @@ def test_word_files_give_headings_paragraphs_and_tables() -> None:
     assert text == "# Top\n\nSome text.\n\n| a | b |\n\n- point"
 
 
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def test_word_files_give_insertions_and_controls_and_no_deletions() -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    paragraph = document.add_paragraph("plain")
+    for xml in (
+        f"<w:ins {W} w:id='1' w:author='a'><w:r><w:t>, inserted</w:t></w:r></w:ins>",
+        f"<w:del {W} w:id='2' w:author='a'><w:r><w:delText>, deleted</w:delText>"
+        "<w:t>, deleted too</w:t></w:r></w:del>",
+        f"<w:sdt {W}><w:sdtContent><w:r><w:tab/><w:t>controlled</w:t></w:r>"
+        "</w:sdtContent></w:sdt>",
+    ):
+        paragraph._p.append(docx.oxml.parse_xml(xml))
+    block = f"<w:sdt {W}><w:sdtContent><w:p><w:r><w:t>first</w:t></w:r></w:p>"
+    document.element.body.insert(
+        0, docx.oxml.parse_xml(block + "</w:sdtContent></w:sdt>")
+    )
+    text = office.read_docx(_saved(document)).text
+    assert text == "first\n\nplain, inserted\tcontrolled"
+
+
+def test_word_tables_give_nested_ones_and_merged_cells_once() -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    table = document.add_table(3, 2)
+    table.cell(0, 0).merge(table.cell(0, 1)).text = "wide"
+    table.cell(1, 0).merge(table.cell(2, 0)).text = "tall"
+    table.cell(1, 1).text = "outer"
+    nested = table.cell(1, 1).add_table(1, 2)
+    nested.cell(0, 0).text, nested.cell(0, 1).text = "inner", "last"
+    table.cell(2, 1).text = "end"
+    text = office.read_docx(_saved(document)).text
+    assert text == "| wide |  |\n| tall | outer inner last |\n|  | end |"
+
+
 def test_slides_give_titles_text_and_notes() -> None:
     pptx = pytest.importorskip("pptx")
     deck = pptx.Presentation()
@@ -182,6 +283,19 @@ def test_slides_give_titles_text_and_notes() -> None:
     assert text == "# Plan\n\nfirst step\n\nsay hello"
 
 
+def test_slides_give_the_text_of_groups_in_groups() -> None:
+    pptx = pytest.importorskip("pptx")
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[5])
+    slide.shapes.title.text = "Plan"
+    group = slide.shapes.add_group_shape()
+    group.shapes.add_textbox(0, 0, 9, 9).text_frame.text = "in a group"
+    inner = group.shapes.add_group_shape()
+    inner.shapes.add_textbox(0, 0, 9, 9).text_frame.text = "deeper"
+    text = office.read_pptx(_saved(deck)).text
+    assert text == "# Plan\n\nin a group\n\ndeeper"
+
+
 def test_workbooks_give_the_values_of_each_sheet() -> None:
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
@@ -190,6 +304,44 @@ def test_workbooks_give_the_values_of_each_sheet() -> None:
     book.active.append(["x", 1])
     text = office.read_xlsx(_saved(book)).text
     assert text == "# Data\n\n| name | value |\n| x | 1 |"
+
+
+def _with_sheet(data: bytes, old: bytes, new: bytes) -> bytes:
+    """Return a workbook with other XML in its first sheet."""
+    changed = io.BytesIO()
+    before = zipfile.ZipFile(io.BytesIO(data))
+    with before, zipfile.ZipFile(changed, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if name.endswith("sheet1.xml"):
+                assert old in content
+                content = content.replace(old, new)
+            after.writestr(name, content)
+    return changed.getvalue()
+
+
+def test_a_workbook_that_is_wrong_about_its_size_gives_all_cells() -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.title = "Data"
+    book.active.append(["a", "b"])
+    book.active.append(["c", "d"])
+    data = _with_sheet(_saved(book), b'<dimension ref="A1:B2"', b'<dimension ref="A1"')
+    assert office.read_xlsx(data).text == "# Data\n\n| a | b |\n| c | d |"
+
+
+def test_formulas_that_nothing_has_computed_are_counted() -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.title = "Data"
+    book.active.append(["sums", "=1+1", "=1+2", '=""'])
+    data = _saved(book)
+    data = _with_sheet(data, b"<f>1+2</f>", b"<f>1+2</f><v>3</v>")
+    data = _with_sheet(data, b'r="D1"', b'r="D1" t="str"')
+    source = office.read_xlsx(data)
+    assert source.text == "# Data\n\n| sums |  | 3 |  |"
+    (warning,) = source.warnings
+    assert "formulas without a kept value: 1;" in warning
 
 
 PDF = b"""%PDF-1.4
@@ -234,6 +386,19 @@ def test_without_the_extra_the_file_is_set_aside_with_the_cure(
         chunk_document(PurePosixPath("c/a" + extension), b"x", SETTINGS, counter)
     assert refused.value.reason == "missing_extra"
     assert "pip install '.[documents]'" in refused.value.detail
+
+
+@pytest.mark.parametrize("part", ["read", "find"])
+def test_a_reader_that_fails_sets_the_file_aside(part, counter, monkeypatch) -> None:
+    def fail(_: object) -> None:
+        raise TypeError("its own fault")
+
+    kind = replace(FORMATS[".md"], **{part: fail})
+    monkeypatch.setattr(document, "format_of", lambda _: kind)
+    with pytest.raises(Unreadable) as refused:
+        chunk_document(PurePosixPath("c/a.md"), b"text", SETTINGS, counter)
+    assert refused.value.reason == "damaged"
+    assert refused.value.detail == "the markdown file cannot be read (TypeError)"
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,6 +15,7 @@ from processor.ultimate_embedder.chunking.splitter import (
     CHARACTERS_PER_TOKEN,
     CHUNK_COST,
     Span,
+    _counted,
     cheapest,
     split,
 )
@@ -198,6 +199,35 @@ def test_an_overlap_repeats_whole_words_of_the_chunk_before(counter) -> None:
         assert one.start < two.start < one.end
         assert text[two.start - 1] == " "
         assert len(counter._backend.encode(text[two.start : one.end]).ids) <= 22
+
+
+KOREAN = (
+    "벡터 검색은 문서를 숫자 목록으로 바꾸고 가까운 것을 찾는다. "
+    "색인은 그래프로 만들어지며 질의는 그 위를 걷는다. "
+)
+
+
+@pytest.mark.parametrize("overlap", [16, 32, 64])
+def test_an_overlap_counts_all_tokens_that_begin_at_one_character(
+    counter, backends, overlap
+) -> None:
+    text = KOREAN * 100
+    spans = split(text, plain.find(text), counter, overlap)
+    for span in spans:
+        alone = _alone(backends["wordpiece"], text[span.start : span.end])
+        assert span.tokens == alone <= counter.max_tokens
+    for one, two in pairwise(spans):
+        if two.start < one.end:
+            repeated = text[two.start : one.end]
+            assert _alone(backends["wordpiece"], repeated) <= overlap + 2
+
+
+def test_a_chunk_between_blanks_that_is_over_the_limit_is_halved(counter) -> None:
+    text = _words(400).strip()
+    spans = _counted(text, [(0, len(text))], counter.starts(text), counter)
+    assert len(spans) > 1
+    assert _covered(text, spans)
+    assert max(span.tokens for span in spans) <= counter.max_tokens
 
 
 def test_a_limit_without_room_for_text_is_refused(backend) -> None:

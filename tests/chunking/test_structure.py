@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import PurePosixPath
 
 import pytest
@@ -252,3 +253,26 @@ def test_form_feeds_and_blank_lines_divide_plain_text() -> None:
 @pytest.mark.parametrize("name", ["photo.png", "a.exe", "b", "x.pyc"])
 def test_other_files_are_no_documents(name) -> None:
     assert format_of(PurePosixPath(name)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("a.toml", "[{0}x"),
+        ("a.toml", "[x]{0}y"),
+        ("a.yaml", "a{0}x"),
+        ("a.yaml", "{0}-{0}x"),
+    ],
+)
+def test_the_time_for_a_line_of_blanks_grows_with_its_length(name, line) -> None:
+    # A quarter of a million squared would be minutes, linear is milliseconds.
+    text = line.format(" " * 250_000)
+    began = time.process_time()
+    _paths(name, text)
+    assert time.process_time() - began < 5
+
+
+def test_a_line_of_brackets_takes_no_time() -> None:
+    began = time.process_time()
+    _paths("a.toml", "[" * 250_000)
+    assert time.process_time() - began < 5

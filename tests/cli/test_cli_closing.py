@@ -93,7 +93,16 @@ def cells(found: dict[str, Sheet], stage: str) -> dict[str, str]:
 
 def test_the_counts_of_a_collection_are_shown() -> None:
     (row,) = sheets()["Collections"].rows
-    assert row == ("docs", "7", "1,203", "1,200", "3", "5", "99,000")
+    assert row == ("docs", "7", "0", "1,203", "1,200", "3", "5", "99,000")
+
+
+def test_a_file_that_was_set_aside_is_shown_apart_from_chunks() -> None:
+    aside = [{"file": "bad.json", "reason": "not_json"}]
+    counts = {"files_read": 2, "chunks_read": 1, "embedded": 1, "quarantined": aside}
+    sheet = sheets(conservation=counts)["Collections"]
+    shown = dict(zip(sheet.columns, sheet.rows[0], strict=True))
+    assert (shown["files"], shown["files set aside"]) == ("2", "1")
+    assert (shown["read"], shown["embedded"], shown["set aside"]) == ("1", "1", "0")
 
 
 def test_the_dense_row_shows_throughput_batches_and_peak() -> None:

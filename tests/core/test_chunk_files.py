@@ -251,6 +251,45 @@ def test_a_chunk_file_without_a_stem_has_a_filename(tmp_path: Path) -> None:
     assert build(tmp_path)[0].chunk(0).chunk_id == "c:_root:_chunks.json:chunk:0"
 
 
+def test_a_collection_that_cannot_be_listed_is_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "c" / "locked" / "f_chunks.json", [{"text": "unseen"}])
+    write(tmp_path / "lost+found" / "f_chunks.json", [{"text": "the file system's"}])
+    write(tmp_path / "other" / "f_chunks.json", [{"text": "good"}])
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith(("locked", "lost+found")):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [folder.name for folder in find_collections(tmp_path)] == ["c", "other"]
+    assert len(build(tmp_path, "other")[0]) == 1
+    with pytest.raises(InputError, match=r"'c' has no usable chunk \(set aside: 1\)"):
+        build(tmp_path)
+
+
+def test_a_file_whose_size_is_refused_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "c" / "a_chunks.json", [{"text": "good"}])
+    write(tmp_path / "c" / "shut" / "b_chunks.json", [{"text": "not to be had"}])
+    stat = Path.stat
+
+    def refuse(path: Path, **how: Any) -> os.stat_result:
+        if path.name == "b_chunks.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    (folder,) = find_collections(tmp_path)
+    assert folder.total_bytes == len(json.dumps([{"text": "good"}]))
+    store, _ = build(tmp_path)
+    assert reasons(store) == [("shut/b_chunks.json", None, "unreadable")]
+
+
 def test_a_folder_that_cannot_be_listed_is_set_aside_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

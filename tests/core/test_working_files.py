@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,19 @@ def test_a_finished_token_table_is_taken_up_again(tmp_path: Path) -> None:
     again = TokenTable.build(Texts(), tokenizer, tmp_path / "t")
     assert tokenizer.calls == 1
     assert rows(again) == rows(first) == [[0, *map(ord, text)] for text in TEXTS]
+
+
+def test_token_ids_of_another_version_of_the_library_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, told = LetterTokenizer(), list[tuple[str, bool]]()
+    TokenTable.build(Texts(), tokenizer, tmp_path / "t")
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.0")
+    TokenTable.build(
+        Texts(), tokenizer, tmp_path / "t", tell=lambda *why: told.append(why)
+    )
+    assert tokenizer.calls == 2
+    assert told == [("libraries changed", False)]
 
 
 @pytest.mark.parametrize("mark", ["", '{"texts": "te', "[]", None])

@@ -236,6 +236,27 @@ def test_a_server_that_stays_broken_is_an_error_and_the_next_upload_goes_on(
     assert list(bundle.parent.glob(".upload-*")) == []
 
 
+def test_a_login_in_the_address_is_neither_told_nor_kept(
+    bundle: Path, fake: FakeQdrant, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_login = address.replace("//", "//user:secret@")
+    refuses: Fault = "500 before"
+    fake.choose = lambda asked: refuses if asked.has("docs/points") else None
+    with pytest.raises(DeliveryError) as failed:
+        send(bundle, with_login, patience=0.02)
+    (cursor,) = bundle.parent.glob(".upload-*")
+    told = f"{failed.value}{cursor.read_text()}"
+    fake.choose = lambda _: None
+    told += f"{send(bundle, with_login)}"
+    arguments = [str(bundle), "--url", with_login, "--dry-run", "--json"]
+    assert run_function(upload, arguments) == 0
+    assert run_function(upload, [str(bundle), "--url", "ftp://user:secret@host"]) == 2
+    captured = capsys.readouterr()
+    told += captured.out + captured.err
+    assert "secret" not in told
+    assert address in told
+
+
 def test_points_that_a_server_lost_after_confirming_are_sent_again(
     bundle: Path, fake: FakeQdrant, address: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,11 +24,13 @@ from delivery_bundle import (
 )
 from qdrant_client import QdrantClient, models
 
-from processor.ultimate_embedder.delivery.bundle_points import plan_upload
+from processor.ultimate_embedder.delivery import upload as module
+from processor.ultimate_embedder.delivery.bundle_points import UploadPlan, plan_upload
 from processor.ultimate_embedder.delivery.edge_store import EdgeStore
 from processor.ultimate_embedder.delivery.layout import (
     CollectionLayout,
     DenseVector,
+    Point,
     SparseVectorKind,
 )
 from processor.ultimate_embedder.delivery.opening import Server, at_server, in_folder
@@ -69,6 +72,27 @@ def send(bundle: Path, open_store: OpenStore, **options: bool) -> UploadReport:
     return send_bundle(
         plan_upload(bundle), open_store("docs"), UploadOptions(**options)
     )
+
+
+class Cut(Exception):
+    """The process ends here."""
+
+
+def send_in_part(
+    bundle: Path, store: Store, batches: int, *, recreate: bool = False
+) -> None:
+    """Send a bundle in small batches and break off after so many."""
+    upsert, left = store.upsert, iter(range(batches))
+
+    def cut(points: list[Point]) -> None:
+        if next(left, None) is None:
+            raise Cut
+        upsert(points)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(store, "upsert", cut)
+        options = UploadOptions(recreate=recreate, batch_bytes=8_000)
+        send_bundle(plan_upload(bundle), store, options)
 
 
 def ids_of(content: Content) -> list[str]:
@@ -186,6 +210,93 @@ def test_points_of_something_else_are_reported_before_anything_is_sent(
         send_bundle(plan_upload(bundle), open_store("docs"), advance=sent.append)
     assert sent == []
     assert send(bundle, open_store, recreate=True).points_after == 60
+
+
+def test_what_another_bundle_changed_in_between_is_sent_again_on_resuming(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two differ in one text, which no sample of the points meets."""
+    monkeypatch.setattr(module, "LOOKED_AT_AGAIN", 4)
+    content = make_content(130)
+    chunks = list(content.chunks)
+    chunks[3] = replace(chunks[3], text="Another version")
+    first = write_bundle(tmp_path / "first" / "bundle", content)
+    second = write_bundle(
+        tmp_path / "second" / "bundle", replace(content, chunks=chunks)
+    )
+    send_in_part(first, open_store("docs"), 4)
+    send(second, open_store)
+    changed = ids_of(content)[3]
+    stored = open_store("docs").payloads([changed])
+    assert stored[changed]["text"] == "Another version"
+    report = send(first, open_store)
+    assert report.resumed_at > 0
+    assert report.sent == 130 - report.resumed_at + 1
+    assert "1 points had not arrived, or not as sent" in report.notes[0]
+    stored = open_store("docs").payloads([changed])
+    assert stored[changed]["text"] == chunk_at(3).text
+
+
+def test_resuming_an_undisturbed_upload_sends_no_confirmed_point_again(
+    bundle: Path, open_store: OpenStore
+) -> None:
+    send_in_part(bundle, open_store("docs"), 2)
+    report = send(bundle, open_store)
+    assert 0 < report.resumed_at < 60
+    assert (report.sent, report.notes) == (60 - report.resumed_at, ())
+
+
+def test_payloads_are_read_by_id_without_vectors(
+    bundle: Path, content: Content, open_store: OpenStore
+) -> None:
+    send(bundle, open_store)
+    first, second, *_ = ids_of(content)
+    missing = point_id("docs:guide:missing.md:chunk:0")
+    stored = open_store("docs").fetch([first, second])
+    assert open_store("docs").payloads([first, second, missing]) == {
+        identity: point["payload"] for identity, point in stored.items()
+    }
+
+
+def foreign_point(store: Store, plan: UploadPlan) -> None:
+    """Store a point that is of no bundle."""
+    point = next(plan.every(1))
+    store.upsert([{**point, "id": str(uuid.UUID(int=1)), "payload": {"x": 1}}])
+
+
+def another_layout(store: Store, plan: UploadPlan) -> None:
+    """Put another collection into the place."""
+    store.drop()
+    store.create(CollectionLayout({DENSE: DenseVector(4)}), plan.tuning)
+
+
+@pytest.mark.parametrize("disturb", [foreign_point, another_layout])
+def test_an_interrupted_recreate_that_was_disturbed_recreates_once_more(
+    bundle: Path,
+    open_store: OpenStore,
+    disturb: Callable[[Store, UploadPlan], None],
+) -> None:
+    send_in_part(bundle, open_store("docs"), 2, recreate=True)
+    disturb(open_store("docs"), plan_upload(bundle))
+    report = send(bundle, open_store, recreate=True)
+    assert (report.created, report.resumed_at, report.points_after) == (True, 0, 60)
+
+
+def test_an_interrupted_recreate_goes_on_in_the_collection_it_made(
+    bundle: Path, open_store: OpenStore
+) -> None:
+    send_in_part(bundle, open_store("docs"), 2, recreate=True)
+    report = send(bundle, open_store, recreate=True)
+    assert report.created is False
+    assert 0 < report.resumed_at < 60
+
+
+def test_recreate_without_resuming_removes_the_collection_on_its_first_run(
+    bundle: Path, open_store: OpenStore
+) -> None:
+    send_in_part(bundle, open_store("docs"), 2, recreate=True)
+    report = send(bundle, open_store, recreate=True, resume=False)
+    assert (report.created, report.resumed_at, report.sent) == (True, 0, 60)
 
 
 def test_another_collection_beside_it_is_left_alone(
@@ -352,6 +463,20 @@ def test_a_folder_of_something_else_is_neither_used_nor_removed(
         ):
             send_bundle(plan_upload(bundle), store, UploadOptions(recreate=recreate))
     assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_in_the_place_of_an_edge_collection_is_one_clear_line(
+    tmp_path: Path, bundle: Path
+) -> None:
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge" / "docs").write_text("years of work")
+    for recreate in (False, True):
+        with (
+            closing(EdgeStore(tmp_path / "edge", "docs")) as store,
+            pytest.raises(DeliveryError, match="Not a directory"),
+        ):
+            send_bundle(plan_upload(bundle), store, UploadOptions(recreate=recreate))
+    assert (tmp_path / "edge" / "docs").read_text() == "years of work"
 
 
 def test_an_edge_collection_open_elsewhere_is_a_clear_refusal(

@@ -5,19 +5,27 @@ from __future__ import annotations
 import gc
 import json
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.config import KaggleGPUConfig, PipelineConfig
+from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
+from processor.ultimate_embedder.errors import RunStopped
+from processor.ultimate_embedder.ledger import BatchRecord, Ledger
 from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
+from processor.ultimate_embedder.records import Float32Array
+from processor.ultimate_embedder.run.parts import Parts
 from processor.ultimate_embedder.telemetry.events import BatchFinished, WorkRedone
 from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
+from processor.ultimate_embedder.workers.jobs import EncodeJob
+from processor.ultimate_embedder.workers.opening import in_process
 
 MODEL = dense_model("all-miniLM-l6")
 DENSE = f"dense-{MODEL.name}"
@@ -37,7 +45,9 @@ def write_chunks(root: Path, texts: list[str]) -> None:
 def run(tmp_path: Path) -> Run:
     write_chunks(tmp_path, TEXTS)
 
-    def go(*, leave: bool = False, **changes: Any) -> RecordingListener:
+    def go(
+        *, leave: bool = False, parts: Parts | None = None, **changes: Any
+    ) -> RecordingListener:
         config = PipelineConfig(
             chunked_dir=tmp_path / "chunked",
             output_dir=tmp_path / "out",
@@ -55,7 +65,7 @@ def run(tmp_path: Path) -> Run:
             replace(config, **changes),
             heard,
             "run-1",
-            hashing_parts(),
+            parts or hashing_parts(),
             leave_up_to_date=leave,
         )
         assert runner.run().exit_code == 0
@@ -264,3 +274,84 @@ def test_a_ledger_of_another_version_is_left_behind(run: Run, tmp_path: Path) ->
     assert told(heard) == [("dense", "the ledger knows no batch of it", True)]
     assert embedded(heard) == len(TEXTS)
     assert bundle(tmp_path) == before
+
+
+class Crowded:
+    """As a GPU computes: bytes depend on how many rows share the pass."""
+
+    def __init__(self, encoder: AttentionEncoder) -> None:
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode(self, ids: Sequence[Any]) -> Float32Array:
+        return self._moved(self._encoder.encode(ids))
+
+    def encode_with_attention(
+        self, ids: Sequence[Any]
+    ) -> tuple[Float32Array, list[Float32Array]]:
+        vectors, attention = self._encoder.encode_with_attention(ids)
+        return self._moved(vectors), attention
+
+    def _moved(self, vectors: Float32Array) -> Float32Array:
+        moved = vectors.copy()
+        moved[:, 0] += 1e-4 * len(moved)
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        return moved
+
+
+def crowded() -> Parts:
+    """Parts that compute as a GPU does."""
+    parts = hashing_parts()
+
+    @contextmanager
+    def open_encoder(job: EncodeJob) -> Iterator[Any]:
+        with parts.models.resident(job.model) as encoder:
+            yield Crowded(encoder)
+
+    return replace(parts, open_executor=in_process(open_encoder))
+
+
+@contextmanager
+def stopped_at_mark(number: int, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a run end when so many outputs of batches are marked as done."""
+    mark, marked = Ledger.mark, 0
+
+    def stop(ledger: Ledger, name: str, record: BatchRecord) -> None:
+        nonlocal marked
+        if marked == number:
+            raise RunStopped("The power is gone.")
+        marked += 1
+        mark(ledger, name, record)
+
+    with patch.context() as context, pytest.raises(RunStopped):
+        context.setattr(Ledger, "mark", stop)
+        yield
+
+
+def vectors(root: Path) -> Float32Array:
+    (path,) = (root / "out" / "docs").glob("*_embeddings.npy")
+    return np.load(path)[: len(TEXTS)].copy()
+
+
+@pytest.mark.parametrize("marks", [None, 0, 3, 4], ids="at {}".format)
+def test_attention_that_is_switched_on_rewrites_no_vector_that_was_taken_over(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marks: int | None
+) -> None:
+    bm25 = (sparse_model("qdrant-bm25"),)
+    off: dict[str, Any] = {"sparse": bm25, "exports": ("npy",), "probes": False}
+    on = off | {"sparse": (*bm25, sparse_model("qdrant-minilm-attention"))}
+    run(**off, parts=crowded())
+    before = vectors(tmp_path)
+    write_chunks(tmp_path, [*TEXTS, "# New\n\nMore of it."])
+    if marks is not None:  # the fourth is of vectors whose attention is not marked yet
+        with stopped_at_mark(marks, monkeypatch):
+            run(**on, parts=crowded())
+    heard = run(**on, parts=crowded())
+    assert not any(damaged for *_, damaged in told(heard))
+    np.testing.assert_array_equal(vectors(tmp_path), before)
+    write_chunks(tmp_path, [*TEXTS, "# New\n\nMore of it.", "# Third\n\nx y z"])
+    heard = run(**on, parts=crowded())
+    assert not any(damaged for *_, damaged in told(heard))
+    assert embedded(heard) == 1

@@ -24,7 +24,12 @@ from processor.ultimate_embedder.run.kept_scores import (
     scores_fingerprint,
 )
 from processor.ultimate_embedder.telemetry.events import silent
-from processor.ultimate_embedder.testing import WordOverlapScorer, hashing_parts
+from processor.ultimate_embedder.testing import (
+    FakeDeviceProbe,
+    WordOverlapScorer,
+    hashing_parts,
+    hashing_parts_on,
+)
 
 HEAD, OTHER = b"a" * 32, b"b" * 32
 PAIRS = [("what is it", f"It is {word}.") for word in ("a", "it", "what is it")]
@@ -117,12 +122,18 @@ def test_the_fingerprint_follows_what_decides_a_score(tmp_path: Path) -> None:
         changed = replace(model, **changes)  # type: ignore[arg-type]
         return scores_fingerprint(changed, device="cpu", threads=threads)
 
+    def on(card: str | None, dtype: str) -> bytes:
+        return scores_fingerprint(
+            model, device="cuda:0", threads=2, dtype=dtype, card=card
+        )
+
     assert of() == of(top_k=5, candidates=50)
     (tmp_path / "model.safetensors").write_bytes(b"one")
     local = of(hf_model_id=str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"two")
     others = [local, of(hf_model_id=str(tmp_path)), of(max_tokens=64), of(threads=1)]
-    assert len({of(), *others}) == 5
+    others += [on("H200", "float16"), on("H200", "bfloat16"), on("T4", "float16")]
+    assert len({of(), *others}) == 8
 
 
 def config_of(root: Path, output: str) -> PipelineConfig:
@@ -142,28 +153,56 @@ def run(config: PipelineConfig, scorer: Counting) -> None:
     assert BatchRunner(config, silent, "run", parts).run().exit_code == 0
 
 
-def test_a_run_stopped_while_reranking_goes_on_where_it_stopped(tmp_path: Path) -> None:
+WORDS = ("shard", "replica", "vector", "index", "filter", "payload", "segment")
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """Return a folder with a collection and queries for it."""
     folder = tmp_path / "chunked" / "docs"
     folder.mkdir(parents=True)
-    words = ["shard", "replica", "vector", "index", "filter", "payload", "segment"]
-    texts = [f"About {one} and {two}." for one in words for two in words]
+    texts = [f"About {one} and {two}." for one in WORDS for two in WORDS]
     entries = [{"text": text} for text in texts]
     (folder / "a_chunks.json").write_text(json.dumps(entries))
     queries = [
-        json.dumps({"_id": word, "text": f"What is a {word}?"}) for word in words
+        json.dumps({"_id": word, "text": f"What is a {word}?"}) for word in WORDS
     ]
     (tmp_path / "queries.jsonl").write_text("\n".join(queries))
+    return tmp_path
+
+
+def test_scores_of_another_model_of_card_are_not_taken_up(asked: Path) -> None:
+    def pairs_on(name: str) -> int:
+        class Card(FakeDeviceProbe):
+            def describe(self, device: str) -> str:
+                return name
+
+        scorer = Counting()
+        parts = hashing_parts_on(
+            ("cuda:0",), Card(), asked / "locks", model_bytes={"all-miniLM-l6": 0}
+        )
+        parts = replace(parts, load_scorer=lambda _: scorer)
+        config = config_of(asked, "out")
+        assert BatchRunner(config, silent, "run", parts).run().exit_code == 0
+        return len(scorer.pairs)
+
+    assert pairs_on("H200")
+    assert pairs_on("H200") == 0
+    assert pairs_on("T4")
+
+
+def test_a_run_stopped_while_reranking_goes_on_where_it_stopped(asked: Path) -> None:
     whole = Counting()
-    run(config_of(tmp_path, "reference"), whole)
+    run(config_of(asked, "reference"), whole)
     stopped, rest = Counting(enough=len(whole.pairs) // 2), Counting()
     with pytest.raises(KeyboardInterrupt):
-        run(config_of(tmp_path, "out"), stopped)
-    run(config_of(tmp_path, "out"), rest)
+        run(config_of(asked, "out"), stopped)
+    run(config_of(asked, "out"), rest)
     assert stopped.pairs
     assert rest.pairs
     assert sorted(stopped.pairs + rest.pairs) == sorted(set(whole.pairs))
     name = "docs/docs_rerank.jsonl"
-    expected = (tmp_path / "reference" / name).read_bytes()
-    assert (tmp_path / "out" / name).read_bytes() == expected
-    kept = tmp_path / "out" / ".work" / "docs" / "rerank" / "ms-marco-minilm-l6"
-    assert not any(word.encode() in kept.read_bytes() for word in words)
+    expected = (asked / "reference" / name).read_bytes()
+    assert (asked / "out" / name).read_bytes() == expected
+    kept = asked / "out" / ".work" / "docs" / "rerank" / "ms-marco-minilm-l6"
+    assert not any(word.encode() in kept.read_bytes() for word in WORDS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,27 @@ from typing import Any
 import pytest
 
 from processor.ultimate_embedder.batch_runner import BatchRunner, RunOutcome
-from processor.ultimate_embedder.config import PipelineConfig
+from processor.ultimate_embedder.config import PipelineConfig, RerankingConfig
+from processor.ultimate_embedder.encoders.protocols import (
+    AttentionEncoder,
+    PairScorer,
+)
+from processor.ultimate_embedder.errors import ModelError, ModelNotAvailable
+from processor.ultimate_embedder.intake.chunks import find_collections
+from processor.ultimate_embedder.intake.measure import measure_collection
 from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
+from processor.ultimate_embedder.run.parts import Parts
+from processor.ultimate_embedder.run.up_to_date import run_facts
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
     CollectionFinished,
     StageStarted,
+    WorkRedone,
+    silent,
 )
 from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
+from processor.ultimate_embedder.workers.jobs import EncodeJob
+from processor.ultimate_embedder.workers.opening import in_process
 
 Run = Callable[..., tuple[RunOutcome, RecordingListener]]
 
@@ -33,25 +48,31 @@ def write_chunks(root: Path, texts: list[str]) -> None:
     (folder / "all_chunks.json").write_text(json.dumps(entries))
 
 
+def config_of(root: Path, **changes: Any) -> PipelineConfig:
+    config = PipelineConfig(
+        chunked_dir=root / "chunked",
+        output_dir=root / "out",
+        dense=(dense_model("all-miniLM-l6"),),
+        sparse=(sparse_model("qdrant-bm25"),),
+        enable_rerank=False,
+        offline=True,
+    )
+    return replace(config, **changes)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     write_chunks(tmp_path, [f"# On {word}\n\nAll of it." for word in ("ab", "cd")])
 
-    def go(**changes: Any) -> tuple[RunOutcome, RecordingListener]:
-        config = PipelineConfig(
-            chunked_dir=tmp_path / "chunked",
-            output_dir=tmp_path / "out",
-            dense=(dense_model("all-miniLM-l6"),),
-            sparse=(sparse_model("qdrant-bm25"),),
-            enable_rerank=False,
-            offline=True,
-        )
+    def go(
+        parts: Parts | None = None, **changes: Any
+    ) -> tuple[RunOutcome, RecordingListener]:
         heard = RecordingListener()
         runner = BatchRunner(
-            replace(config, **changes),
+            config_of(tmp_path, **changes),
             heard,
             "run-1",
-            hashing_parts(),
+            parts or hashing_parts(),
             leave_up_to_date=True,
         )
         return runner.run(), heard
@@ -163,3 +184,176 @@ def test_a_file_that_is_gone_is_made_anew(run: Run, tmp_path: Path) -> None:
     _, heard = run()
     assert not left_alone(heard)
     assert (tmp_path / "out" / "docs" / "docs_ids.jsonl").is_file()
+
+
+def why_anew(heard: RecordingListener) -> list[str]:
+    return [one.reason for one in heard.of(WorkRedone) if isinstance(one, WorkRedone)]
+
+
+def models_in(outcome: RunOutcome) -> list[str]:
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    return [made.model for made in manifest.dense_run or ()]
+
+
+def parts_without(name: str) -> Parts:
+    """Return parts where the passes of one dense model fail."""
+    whole = hashing_parts()
+
+    @contextmanager
+    def failing(job: EncodeJob) -> Iterator[AttentionEncoder]:
+        if job.model.name == name:
+            raise ModelError("Its weights cannot be loaded.")
+        with whole.models.resident(job.model) as encoder:
+            yield encoder
+
+    return replace(whole, open_executor=in_process(failing))
+
+
+def test_a_bundle_without_a_model_that_was_skipped_is_made_anew(run: Run) -> None:
+    first = dense_model("all-miniLM-l6")
+    dense = (first, replace(first, name="second"))
+    fails = parts_without("second")
+    outcome, _ = run(fails, dense=dense, skip_failed_models=True)
+    assert models_in(outcome) == ["all-miniLM-l6"]
+
+    again, heard = run(fails, dense=dense, skip_failed_models=True)
+    assert again.exit_code == 0
+    assert why_anew(heard) == ["model second was skipped"]
+    assert models_in(again) == ["all-miniLM-l6"]
+
+    outcome, heard = run(dense=dense)
+    assert not left_alone(heard)
+    assert models_in(outcome) == ["all-miniLM-l6", "second"]
+    _, heard = run(dense=dense)
+    assert left_alone(heard)
+
+
+def test_attention_that_was_skipped_makes_it_anew(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "chunked" / "docs" / "all_chunks.json"
+    terms = {"sparse_features": {"term_weights": {"zebra": 0.5}}}
+    path.write_text(json.dumps([{"text": "A zebra.", "metadata": terms}]))
+    changes = {
+        "dense": (replace(dense_model("all-miniLM-l6"), name="other"),),
+        "sparse": (sparse_model("qdrant-minilm-attention"),),
+        "skip_failed_models": True,
+    }
+    run(parts_without("all-miniLM-l6"), **changes)
+    _, heard = run(**changes)
+    assert not left_alone(heard)
+    _, heard = run(**changes)
+    assert left_alone(heard)
+
+
+RERANKER = RerankingConfig(name="words", hf_model_id="nobody/words", top_k=5)
+
+
+def test_a_local_reranker_with_other_weights_makes_it_anew(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"first")
+    changes = {
+        "enable_rerank": True,
+        "rerank": replace(RERANKER, hf_model_id=str(folder)),
+    }
+    run(**changes)
+    _, heard = run(**changes)
+    assert left_alone(heard)
+    (folder / "model.safetensors").write_bytes(b"the second")
+    _, heard = run(**changes)
+    assert why_anew(heard) == ["reranker changed"]
+
+
+def test_models_that_are_not_here_have_facts(run: Run, tmp_path: Path) -> None:
+    """The run says later what it lacks, and what would help."""
+    config = config_of(
+        tmp_path,
+        sparse=(sparse_model("splade-v3"),),
+        enable_rerank=True,
+        rerank=RERANKER,
+    )
+    collection = measure_collection(
+        find_collections(config.chunked_dir)[0],
+        config.dense,
+        hashing_parts().models,
+        tmp_path / "work",
+        silent,
+    )
+    facts = run_facts(
+        config, collection, device="cpu", dtype="float32", redact_key=None
+    )
+    assert {"splade", "reranker"} <= set(facts)
+
+
+def test_a_reranker_that_had_nothing_to_do_leaves_it_alone(run: Run) -> None:
+    changes = {"enable_rerank": True, "rerank": RERANKER, "probes": False}
+    run(**changes)
+    _, heard = run(**changes)
+    assert left_alone(heard)
+
+
+def test_a_reranker_that_was_not_here_is_asked_again(run: Run, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"_id": "a", "text": "what is ab"}\n')
+
+    def load(_: RerankingConfig) -> PairScorer:
+        raise ModelNotAvailable("Its weights are not here.")
+
+    changes = {"enable_rerank": True, "rerank": RERANKER, "queries": queries}
+    without = replace(hashing_parts(), load_scorer=load)
+    run(without, **changes)
+    _, heard = run(without, **changes)
+    assert not left_alone(heard)
+    _, heard = run(**changes)
+    assert not left_alone(heard)
+    _, heard = run(**changes)
+    assert left_alone(heard)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numpy",
+        "torch",
+        "tokenizers",
+        "onnxruntime",
+        "py-rust-stemmers",
+        "mmh3",
+        "faiss-cpu",
+        "orjson",
+    ],
+)
+def test_another_version_of_a_library_makes_it_anew(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run()
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda asked: "0.0" if asked == name else version(asked),
+    )
+    _, heard = run()
+    assert "libraries changed" in why_anew(heard)
+    _, heard = run()
+    assert left_alone(heard)
+
+
+def test_a_library_that_is_not_installed_stops_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def without(asked: str) -> str:
+        if asked in ("onnxruntime", "ultimate-embedder"):  # an extra; a bare checkout
+            raise importlib.metadata.PackageNotFoundError(asked)
+        return version(asked)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    outcome, _ = run()
+    assert outcome.exit_code == 0
+    _, heard = run()
+    assert left_alone(heard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -161,6 +162,36 @@ def test_a_refused_swap_puts_the_old_bundle_back(tmp_path: Path) -> None:
         export_bundle(tmp_path, seed=5, exchange=lose_staging)
     assert digests(tmp_path / "docs") == before
     assert not previous_path(tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_stop_between_the_renames_leaves_a_bundle_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    old = digests(export_bundle(tmp_path))
+    new = digests(export_bundle(tmp_path / "elsewhere", seed=5))
+    shutil.rmtree(tmp_path / "elsewhere")
+    real, seen = Path.rename, 0
+
+    def stopped(path: Path, target: Path) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen == number and when == "before":
+            raise KeyboardInterrupt
+        moved = real(path, target)
+        if seen == number:
+            raise KeyboardInterrupt
+        return moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            export_bundle(tmp_path, seed=5, exchange=cannot_exchange)
+    replaced = (number, when) == (2, "after")
+    assert digests(tmp_path / "docs") == (new if replaced else old)
+    recover(tmp_path / "docs")
+    assert entries(tmp_path) == ["docs"]
 
 
 def test_an_exchange_that_raises_leaves_the_old_bundle(tmp_path: Path) -> None:

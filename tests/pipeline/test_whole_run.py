@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from pipeline_parts import Run, config_for, write_collection
 from qdrant_client.models import PointStruct
 
+from processor.ultimate_embedder import batch_runner
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.config import RerankingConfig
 from processor.ultimate_embedder.encoders.protocols import PairScorer
@@ -30,6 +33,7 @@ from processor.ultimate_embedder.export.manifest_sections import (
     RerankNotRun,
     RerankRan,
 )
+from processor.ultimate_embedder.export.publish import previous_path
 from processor.ultimate_embedder.models.catalogue import dense_model, rerank_model
 from processor.ultimate_embedder.records import point_id
 from processor.ultimate_embedder.retrieval.fusion import FusionConfig
@@ -42,6 +46,7 @@ from processor.ultimate_embedder.telemetry.events import (
     StageSkipped,
     StageStarted,
     Warned,
+    silent,
 )
 from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
 
@@ -422,6 +427,56 @@ def test_a_second_run_in_one_folder_waits_outside(run: Run, tmp_path: Path) -> N
         only_run_in(tmp_path / "out" / ".work"),
         pytest.raises(RunStopped, match=r"Another run .* works in"),
     ):
+        run()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_refused_with_a_cure(
+    run: Run, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(OutputError, match=r"cannot be locked.*--output-dir"):
+        run()
+
+
+def test_a_bundle_left_hidden_is_back_although_the_run_fails(
+    run: Run, tmp_path: Path
+) -> None:
+    run()
+    bundle = tmp_path / "out" / "docs"
+    before = files_of(bundle)
+    bundle.rename(previous_path(bundle))  # killed between two renames
+    for path in (tmp_path / "chunked").rglob("*_chunks.json"):
+        path.write_text("{")
+    outcome, _ = run()
+    assert outcome.exit_code == 1
+    assert files_of(bundle) == before
+    assert not previous_path(bundle).exists()
+
+
+def test_a_bundle_left_hidden_is_found_up_to_date(run: Run, tmp_path: Path) -> None:
+    run()
+    bundle = tmp_path / "out" / "docs"
+    bundle.rename(previous_path(bundle))
+    runner = BatchRunner(
+        config_for(tmp_path), silent, "run-2", hashing_parts(), leave_up_to_date=True
+    )
+    (outcome,) = runner.run().collections
+    assert outcome.up_to_date
+    assert outcome.bundle == bundle
+
+
+def test_a_hidden_bundle_that_cannot_be_shown_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(target))
+
+    monkeypatch.setattr(batch_runner, "recover", refuse)
+    with pytest.raises(OutputError, match=r"Not allowed to write .*docs"):
         run()
 
 

@@ -18,7 +18,7 @@ from processor.ultimate_embedder.errors import BundleError
 from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.intake.chunks import CollectionFolder, find_collections
 from processor.ultimate_embedder.verify import Statistics, check_statistics
-from processor.ultimate_embedder.verify.chunk_ids import ChunkIdCheck, place_of
+from processor.ultimate_embedder.verify.chunk_ids import ChunkIdCheck, places_of
 
 IDS = f"{COLLECTION}_ids.jsonl"
 POINTS = f"{COLLECTION}_qdrant.jsonl"
@@ -212,24 +212,38 @@ def test_a_bundle_without_its_ids_file_is_one_error(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chunk_id", "place"),
+    ("chunk_id", "places"),
     [
-        ("docs:api:a.md:chunk:0", (b"api", b"a.md", 0)),
-        ("docs:api:in/ner:chunk:1.md:chunk:12", (b"api", b"in/ner:chunk:1.md", 12)),
-        ("docs:a:b:c.md:chunk:3", (b"a:b", b"c.md", 3)),
-        ("other:api:a.md:chunk:0", None),
-        ("docs:api:a.md:chunk:01", None),
-        ("docs:api:a.md:chunk:-1", None),
-        ("docs:api:a.md:chunk:", None),
-        ("docs:api::chunk:1", None),
-        ("docs:web:a.md:chunk:1", None),
-        ("docs:api:a.md", None),
+        ("docs:api:a.md:chunk:0", [(b"api", b"a.md", 0)]),
+        ("docs:api:in/ner:chunk:1.md:chunk:12", [(b"api", b"in/ner:chunk:1.md", 12)]),
+        ("docs:a:b:c.md:chunk:3", [(b"a", b"b:c.md", 3), (b"a:b", b"c.md", 3)]),
+        ("other:api:a.md:chunk:0", []),
+        ("docs:api:a.md:chunk:01", []),
+        ("docs:api:a.md:chunk:-1", []),
+        ("docs:api:a.md:chunk:", []),
+        ("docs:api::chunk:1", []),
+        ("docs:web:a.md:chunk:1", []),
+        ("docs:api:a.md", []),
     ],
 )
 def test_an_id_names_subdirectory_file_and_position(
-    chunk_id: str, place: tuple[bytes, bytes, int] | None
+    chunk_id: str, places: list[tuple[bytes, bytes, int]]
 ) -> None:
-    assert place_of(chunk_id, "docs", ("api", "a", "a:b")) == place
+    assert places_of(chunk_id, "docs", ("api", "a", "a:b")) == places
+
+
+def test_without_names_to_choose_from_a_subdirectory_ends_at_the_first_colon() -> None:
+    assert places_of("docs:a:b:c.md:chunk:3", "docs") == [(b"a", b"b:c.md", 3)]
+    assert places_of("docs::c.md:chunk:3", "docs") == []
+
+
+def test_a_subdirectory_whose_name_begins_another_keeps_its_order() -> None:
+    """`a` holds `b:x.md` and `z.md`, then `a:b` holds `y.md`."""
+    ids = ["c:a:b:x.md:chunk:0", "c:a:z.md:chunk:0", "c:a:b:y.md:chunk:0"]
+    check = ChunkIdCheck("c", ("a", "a:b"))
+    assert [check.fault(one) for one in ids] == [None] * 3
+    assert check.fault(ids[0]) is not None
+    assert check.out_of_order == 1
 
 
 def test_positions_are_ordered_as_numbers_and_names_as_bytes() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ir_measures import RR, Qrel, R, ScoredDoc, nDCG
 
 from processor.ultimate_embedder.records import Chunk, Metadata
+from processor.ultimate_embedder.retrieval import probes as probing
 from processor.ultimate_embedder.retrieval.probes import draw_probes
 from processor.ultimate_embedder.retrieval.quality import figures
 from processor.ultimate_embedder.retrieval.questions import find_question
@@ -304,6 +305,34 @@ def test_a_question_asked_by_several_chunks_is_left_out() -> None:
     single = chunk(f"# How segments are merged\n{BODY}", "single.md")
     probes = draw_probes([*twice, other, single], 10)
     assert [probe.row for probe in probes] == [3]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_chunk_too_short_to_answer_asks_all_the_same(turned: bool) -> None:
+    """It is no answer that could be found, but it could be found for the question."""
+    asking = [
+        chunk(f"# How payload indexes work\n{BODY}", "long.md"),
+        chunk("# How payload indexes work\nSee below.", "short.md"),
+        chunk(f"# How segments are merged\n{BODY}", "single.md"),
+    ]
+    probes = draw_probes(asking[::-1] if turned else asking, 10)
+    assert [probe.query.text for probe in probes] == ["How segments are merged"]
+
+
+def test_of_more_than_are_held_the_short_ones_count_in_any_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probing, "_SPARE", 2)
+    chunks = corpus(900)
+    short = [
+        chunk(f"# About topic number w{i} here\n\nSee below.", f"short{i}.md")
+        for i in range(0, 900, 3)
+    ]
+    drawn = draw_probes([*chunks, *short], 200)
+    assert len(drawn) == 200
+    assert all(probe.row % 3 for probe in drawn)
+    turned = draw_probes([*short, *chunks][::-1], 200)
+    assert [p.query.text for p in turned] == [p.query.text for p in drawn]
 
 
 def test_a_hostile_text_is_looked_at_in_little_time() -> None:

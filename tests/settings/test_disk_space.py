@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from processor.ultimate_embedder.config import ALL_EXPORTS, GIB
+from processor.ultimate_embedder.batch_runner import BatchRunner, RunOutcome
+from processor.ultimate_embedder.config import ALL_EXPORTS, GIB, PipelineConfig
 from processor.ultimate_embedder.disk_space import (
+    RESERVE_BYTES,
     estimate_bundle_bytes,
     gib,
     require_free_space,
     require_writable,
 )
 from processor.ultimate_embedder.errors import OutputError, UsageError
+from processor.ultimate_embedder.intake.chunks import find_collections
+from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
+from processor.ultimate_embedder.run.room import require_room, require_room_for
+from processor.ultimate_embedder.telemetry.events import silent
+from processor.ultimate_embedder.testing import hashing_parts
 
 
 def test_what_fits_is_accepted_also_where_no_folder_is_yet(tmp_path: Path) -> None:
@@ -68,3 +76,92 @@ def test_the_estimate_counts_the_vectors_of_each_export() -> None:
 )
 def test_bytes_are_shown_in_gib(size: int, shown: str) -> None:
     assert gib(size) == shown
+
+
+def config_of(root: Path) -> PipelineConfig:
+    return PipelineConfig(
+        chunked_dir=root / "chunked",
+        output_dir=root / "out",
+        dense=(dense_model("all-miniLM-l6"),),
+        sparse=(sparse_model("qdrant-bm25"),),
+        enable_rerank=False,
+        offline=True,
+    )
+
+
+def written(root: Path, name: str, chunks: int, words: str) -> None:
+    folder = root / "chunked" / name
+    folder.mkdir(parents=True)
+    entries = [{"text": f"{words} {number}"} for number in range(chunks)]
+    (folder / "a_chunks.json").write_text(json.dumps(entries))
+
+
+def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(
+        "processor.ultimate_embedder.disk_space.shutil.disk_usage",
+        lambda _: type("Usage", (), {"free": size})(),
+    )
+
+
+def test_collections_that_fit_one_by_one_and_not_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        written(tmp_path, name, 400, "word " * 2000)
+    config = config_of(tmp_path)
+    folders = find_collections(config.chunked_dir)
+    each = folders[0].total_bytes * 20
+    free(monkeypatch, RESERVE_BYTES + each)
+    require_room(config, folders[:1], tmp_path / "work")
+    with pytest.raises(OutputError, match="Not enough disk space"):
+        require_room(config, folders, tmp_path / "work")
+
+
+def test_a_bundle_that_is_up_to_date_needs_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "docs", 5, "word")
+
+    def run() -> RunOutcome:
+        return BatchRunner(
+            config_of(tmp_path), silent, "r", hashing_parts(), leave_up_to_date=True
+        ).run()
+
+    run()
+    free(monkeypatch, 2**20)
+    assert run().collections[0].up_to_date
+    written(tmp_path, "more", 5, "word")
+    with pytest.raises(OutputError, match="Not enough disk space"):
+        run()
+
+
+def test_many_short_chunks_are_counted_and_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "faq", 6000, "yes")
+    config = config_of(tmp_path)
+    (folder,) = find_collections(config.chunked_dir)
+    free(monkeypatch, RESERVE_BYTES + 40 * folder.total_bytes)
+    require_room(config, [folder], tmp_path / "work")
+    with pytest.raises(OutputError, match="Not enough disk space"):
+        BatchRunner(config, silent, "r", hashing_parts()).run()
+
+
+def test_what_is_there_already_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path)
+    kept = tmp_path / "work" / "vectors.npy"
+    kept.parent.mkdir()
+    needed = estimate_bundle_bytes(
+        chunk_bytes=10**6,
+        chunks=1000,
+        dimensions=(384,),
+        sparse_models=1,
+        exports=config.exports,
+    )
+    free(monkeypatch, RESERVE_BYTES + needed - 2**20)
+    with pytest.raises(OutputError, match="Not enough disk space"):
+        require_room_for(config, kept.parent, chunk_bytes=10**6, chunks=1000)
+    kept.write_bytes(bytes(2**20))
+    require_room_for(config, kept.parent, chunk_bytes=10**6, chunks=1000)

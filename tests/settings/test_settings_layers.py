@@ -377,6 +377,20 @@ def test_a_variable_for_traces_alone_wins_over_the_one_for_all_signals(
     assert settings.reporting.otlp_endpoint == "http://mine:4318"
 
 
+def test_a_login_in_the_address_for_spans_is_used_and_not_shown(
+    tmp_path: Path,
+) -> None:
+    address = "http://user:secret@host:4318/token"
+    settings = settled(tmp_path, {"otlp_endpoint": (address, "--otlp-endpoint")})
+    assert settings.reporting.otlp_endpoint == address
+    shown = {entry.key: entry.value for entry in settings.pipeline.provenance}
+    assert shown["otlp_endpoint"] == "http://host:4318"
+    without = {
+        entry.key: entry.value for entry in settled(tmp_path).pipeline.provenance
+    }
+    assert without["otlp_endpoint"] == "-"
+
+
 def test_the_rerank_cap_changes_nothing_else_of_the_model(tmp_path: Path) -> None:
     plain = settled(tmp_path).pipeline.rerank
     capped = settled(

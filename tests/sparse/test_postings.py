@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,47 @@ def test_the_same_matrix_gives_the_same_bytes(tmp_path: Path) -> None:
         write_postings(matrix, tmp_path / name, average_length=1.5)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def _refuses(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, start: int, size: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+
+
+@pytest.mark.parametrize("system", ["reserves", "refuses", "has no call for it"])
+def test_the_room_of_a_map_is_taken_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """A page that has no room when it is written ends the process."""
+    if system == "refuses":
+        _refuses(errno.EOPNOTSUPP, monkeypatch)
+    elif system == "has no call for it":
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    length = 600_001  # two blocks of zeros and a bit
+    module._new_array(tmp_path, "rows", np.int32, length)
+    path = tmp_path / "rows.npy"
+    facts = path.stat()
+    assert facts.st_blocks * 512 >= facts.st_size
+    stored = np.load(path)
+    assert (stored.shape, stored.dtype) == ((length,), np.int32)
+    assert not stored.any()
+    assert facts.st_size == 128 + 4 * length
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_disk_without_room_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    _refuses(code, monkeypatch)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        write_postings(_matrix([{3: 1.0}]), tmp_path, average_length=1.0)
+
+
+def test_empty_lists_need_no_room(tmp_path: Path) -> None:
+    write_postings(_matrix([{}, {}]), tmp_path, average_length=None)
+    assert len(Postings.open(tmp_path).rows) == 0
 
 
 def test_idf_is_that_of_the_engine() -> None:

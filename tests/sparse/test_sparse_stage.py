@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -314,6 +315,33 @@ def test_attention_vectors_are_taken_up_only_under_the_same_fingerprint(
 
     fingerprints = [None, None, "float32", "float32", "bfloat16"]
     assert [computed(f) for f in fingerprints] == [True, True, True, False, True]
+
+
+def test_vectors_of_another_stemmer_are_computed(
+    make: Make,
+    vocabulary: Tokenizer,
+    heard: list[Event],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["Zebras graze"]
+    attention = EvenAttention(texts, vocabulary)
+
+    def computed(key: str) -> bool:
+        heard.clear()
+        make(key).generate(
+            Chunks(texts), attention, vocabulary, attention_fingerprint="float32"
+        )
+        return any(isinstance(event, BatchFinished) for event in heard)
+
+    assert [computed(key) for key in (BM25, BM42)] == [True, True]
+    assert [computed(key) for key in (BM25, BM42)] == [False, False]
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: "0.0" if name == "py-rust-stemmers" else version(name),
+    )
+    assert [computed(key) for key in (BM25, BM42)] == [True, True]
 
 
 TERMS = [{"term": "Zebras", "tf": 2, "weight": 0.5}, {"term": "the", "weight": 0.9}]

@@ -294,7 +294,7 @@ def test_the_fingerprint_follows_weights_precision_and_window(folder: Path) -> N
         replace(source, dtype="bfloat16"),
         replace(source, device="cuda:0"),
         replace(source, long_texts="cut"),
-        replace(source, location=replace(source.location, revision="other")),
+        replace(source, location=replace(source.location, known_revision="other")),
         find_splade(splade_config(folder, max_tokens=20), offline=True),
     ]
     prints = {source.fingerprint, *(other.fingerprint for other in others)}

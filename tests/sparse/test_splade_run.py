@@ -19,7 +19,7 @@ from processor.ultimate_embedder.models.catalogue import dense_model, sparse_mod
 from processor.ultimate_embedder.models.choice import choose_sparse
 from processor.ultimate_embedder.records import SparseVector
 from processor.ultimate_embedder.search.bundle import open_bundle
-from processor.ultimate_embedder.telemetry.events import FallbackUsed
+from processor.ultimate_embedder.telemetry.events import FallbackUsed, WorkRedone
 from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
 from processor.ultimate_embedder.verify.bundle import verify_bundle
 
@@ -51,9 +51,13 @@ def config(root: Path, *sparse: str, **changes: object) -> PipelineConfig:
     )
 
 
-def run(pipeline: PipelineConfig) -> tuple[Path, RecordingListener]:
+def run(
+    pipeline: PipelineConfig, *, leave_up_to_date: bool = False
+) -> tuple[Path, RecordingListener]:
     heard = RecordingListener()
-    runner = BatchRunner(pipeline, heard, "run-1", hashing_parts())
+    runner = BatchRunner(
+        pipeline, heard, "run-1", hashing_parts(), leave_up_to_date=leave_up_to_date
+    )
     [outcome] = runner.run().collections
     assert outcome.error is None
     return pipeline.output_dir / "docs", heard
@@ -88,6 +92,17 @@ def test_a_bundle_with_splade_vectors_is_built_searched_and_verified(
     )
     best = int(np.argmax(scores))
     assert hits[0].text == TEXTS[best]
+
+
+def test_a_bundle_of_other_local_weights_is_not_up_to_date(tmp_path: Path) -> None:
+    folder = save_masked_lm(tmp_path / "models" / "tiny-splade", "bert")
+    pipeline = config(tmp_path, str(folder))
+    run(pipeline)
+    _, heard = run(pipeline, leave_up_to_date=True)
+    assert not heard.of(WorkRedone)
+    save_masked_lm(folder, "distilbert")
+    _, heard = run(pipeline, leave_up_to_date=True)
+    assert "splade changed" in [redone.reason for redone in heard.of(WorkRedone)]
 
 
 def test_a_model_that_is_not_here_stops_the_run_before_any_work(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def everything(number: int) -> list[ev.Event]:
         told += [skipped, replace(skipped, layer="command line")]
     aside = {"file": f"{collection}.json", "index": number, "reason": model}
     told.append(ev.ItemQuarantined(collection=collection, **aside))
+    told.append(ev.ItemQuarantined(collection=collection, **aside | {"index": None}))
     return told
 
 

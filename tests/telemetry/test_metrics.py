@@ -275,3 +275,23 @@ def test_chunks_without_a_sparse_entry_are_counted_even_where_there_are_none(
         assert found[key("rag_chunks_total", stage="sparse", outcome="empty")] == empty
     assert found[key("rag_chunks_total", stage="sparse", outcome="done")] == 20
     listener.close()
+
+
+def test_a_file_that_was_set_aside_is_counted_apart_from_chunks(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rag.prom"
+    listener, summary = PrometheusListener(path), MetricsSummary("docs")
+    aside = {"collection": "docs", "file": "bad.json", "reason": "not_json"}
+    for index in (None, 3, None):
+        listener(ev.ItemQuarantined(**aside, index=index))
+        summary(ev.ItemQuarantined(**aside, index=index))
+    listener.close()
+    found = samples(path)
+    chunks = {"stage": "read", "outcome": "quarantined"}
+    assert found[key(names.CHUNKS_TOTAL, **chunks)] == 1
+    assert found[key(names.FILES_QUARANTINED_TOTAL, stage="read")] == 2
+    assert summary.metrics == {
+        'rag_chunks_total{stage="read",outcome="quarantined"}': 1,
+        'rag_files_quarantined_total{stage="read"}': 2,
+    }

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from google.protobuf import json_format
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from processor.ultimate_embedder.errors import UsageError
 from processor.ultimate_embedder.telemetry import events as ev
 from processor.ultimate_embedder.telemetry.otel import OtelListener
 from processor.ultimate_embedder.telemetry.otlp_file import (
@@ -74,3 +77,21 @@ def test_a_second_run_is_appended(small_run: list[ev.Event], tmp_path: Path) -> 
     assert len(lines) == 2
     for line in lines:
         assert list(json.loads(line)) == ["resourceSpans"]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_written_to_if_somebody_reads_and_refused_otherwise(
+    small_run: list[ev.Event], tmp_path: Path
+) -> None:
+    path = tmp_path / "spans"
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="nobody reads from that pipe"):
+        OtlpFileExporter(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        exporter = OtlpFileExporter(path)
+        exporter.export(all_kinds(small_run)[:1])
+        exporter.shutdown()
+        assert list(json.loads(os.read(reader, 65536))) == ["resourceSpans"]
+    finally:
+        os.close(reader)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from torture_parts import (
     sums,
 )
 
-from processor.ultimate_embedder import batch_runner
+from processor.ultimate_embedder.export import runtime
+from processor.ultimate_embedder.records import SparseMatrix
+from processor.ultimate_embedder.run import room
 
 STOPPED = 3
 rounds_of = pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_a_small_disk_is_full(
         "no half bundle; once there is room the same command gives the same bytes"
     )
     # What is asked for beforehand would refuse so small a disk: the run must go wrong.
-    monkeypatch.setattr(batch_runner, "require_free_space", lambda *_: None)
+    monkeypatch.setattr(room, "require_free_space", lambda *_: None)
     arguments = list(light.arguments)
     output = small_disk / "out"
     arguments[arguments.index("--output-dir") + 1] = str(output)
@@ -164,6 +167,56 @@ def test_a_small_disk_is_full(
         stopped_in_order(child, output)
         resized(small_disk, 2**28)
         completed(light, output, arguments, log)
+
+
+def fill(place: Path, left: int) -> None:
+    """Take all of a disk but so many bytes, as another program may."""
+    with (place / "other").open("wb", buffering=0) as stream:
+        with contextlib.suppress(OSError):
+            while stream.write(bytes(4096)):
+                pass
+        stream.truncate(stream.tell() - left)
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(9, marks=pytest.mark.torture)])
+def test_a_disk_is_full_when_inverted_lists_are_written(
+    tmp_path: Path, small_disk: Path, rounds: int
+) -> None:
+    """They are filled through memory maps, and here larger than the page that their
+    header has: one without room would end the process."""
+    many = reference(tmp_path, 60)
+    arguments = list(many.arguments)
+    output = small_disk / "out"
+    arguments[arguments.index("--output-dir") + 1] = str(output)
+    resized(small_disk, 2**28)
+    lists = many.root / "reference" / COLLECTION / f"{COLLECTION}_qdrant-bm25_postings"
+    needed = sum(path.stat().st_blocks * 512 for path in lists.iterdir())
+    assert needed > 8 * 4096
+    log = tmp_path / "log"
+    real = runtime.write_postings
+    for left in spread(4096, needed - 4096, rounds):
+
+        def filled(
+            matrix: SparseMatrix,
+            folder: Path,
+            *,
+            average_length: float | None,
+            left: int = left,
+        ) -> None:
+            fill(small_disk, left)
+            real(matrix, folder, average_length=average_length)
+
+        def prepare(filled: Callable[..., None] = filled) -> None:
+            runtime.write_postings = filled
+
+        child = start(
+            arguments, tmp_path / "said", environment={LOG: str(log)}, prepare=prepare
+        )
+        stopped_in_order(child, output)
+        (small_disk / "other").unlink()
+        completed(many, output, arguments, log)
+        shutil.rmtree(output)
+        log.unlink()
 
 
 def test_too_small_a_disk_is_refused_before_the_work(

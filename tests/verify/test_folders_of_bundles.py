@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from bundle_parts import export_bundle
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.verify import verify
-from processor.ultimate_embedder.export.layout import MANIFEST, SUMS
+from processor.ultimate_embedder.export.layout import SUMS
 
 
 @pytest.fixture
@@ -43,14 +44,40 @@ def test_one_damaged_bundle_of_a_folder_gives_exit_code_1_and_is_named(
     assert whole == f"{root}/docs: whole"
 
 
-@pytest.mark.parametrize("left", [SUMS, "docs_ids.jsonl"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        SUMS,
+        "docs_ids.jsonl",
+        "docs_qdrant.jsonl",
+        "docs_sparse.jsonl",
+        "_embeddings.npy",
+        "_index.faiss",
+        "_postings",
+    ],
+)
 def test_a_bundle_that_lost_its_manifest_is_not_passed_over(
     root: Path, left: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in {MANIFEST, SUMS, "docs_ids.jsonl"} - {left}:
-        (root / "docs" / name).unlink()
+    for path in (root / "docs").iterdir():
+        if path.is_dir() and not path.name.endswith(left):
+            shutil.rmtree(path)
+        elif not path.name.endswith(left):
+            path.unlink()
     assert run_function(verify, [str(root)]) == 1
     assert f"{root}/docs: DAMAGED" in capsys.readouterr().out
+
+
+def test_a_name_with_signs_of_a_pattern_is_meant_as_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a[b]", "other*"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a[b]" / "a[b]_qdrant.jsonl").touch()
+    (tmp_path / "other*" / "others_qdrant.jsonl").touch()
+    assert run_function(verify, [str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}/a[b]: DAMAGED")
 
 
 def test_json_is_one_document_for_several_bundles(

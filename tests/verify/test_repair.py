@@ -342,6 +342,36 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(
         repair_bundle(bundle, output=tmp_path / "mine")
 
 
+def test_a_bundle_of_another_collection_is_not_replaced(
+    bundle: Path, tmp_path: Path
+) -> None:
+    other = export_bundle(tmp_path, collection="other", rows=4)
+    before = contents(other)
+    (bundle / INDEX).unlink()
+    with pytest.raises(UsageError, match="is a bundle of 'other', not of 'docs'"):
+        repair_bundle(bundle, output=other)
+    garble(other / MANIFEST)
+    with pytest.raises(UsageError, match="a collection that cannot be told"):
+        repair_bundle(bundle, output=other)
+    assert contents(other).keys() == before.keys()
+
+
+def test_a_whole_bundle_is_not_replaced_by_one_with_a_lost_file(
+    bundle: Path, tmp_path: Path, original: dict[str, bytes]
+) -> None:
+    """A damaged one is: what it lacks may be what the result has."""
+    output = Path(shutil.copytree(bundle, tmp_path / "mended"))
+    garble(bundle / RERANK)
+    (bundle / INDEX).unlink()
+    with pytest.raises(UsageError, match=f"is whole, and {RERANK} would be lost"):
+        repair_bundle(bundle, output=output)
+    assert contents(output) == original
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mended", "out"]
+    (output / NPY).unlink()
+    assert repair_bundle(bundle, output=output).published == str(output)
+    assert contents(output)[NPY] == original[NPY]
+
+
 def test_files_that_do_not_belong_are_kept_and_told(
     bundle: Path, original: dict[str, bytes]
 ) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import RERANK_CANDIDATES
 from ..encoders.bm25 import Bm25Encoder
 from ..encoders.sparse_queries import query_encoder
 from ..encoders.texts import TextEncoder
@@ -22,6 +23,7 @@ from ..records import Chunk, Query, SparseInferenceRun, SparseVector
 from ..retrieval.masking import without_question
 from ..retrieval.probes import Probe, draw_probes, file_of
 from ..retrieval.questions import find_name
+from ..search.depth import fusion_depth
 from ..search.loading import dense_config
 from ..search.parts import Parts, fused_sparse_run
 from ..stages.fusion import (
@@ -36,7 +38,6 @@ from ..telemetry.events import silent
 from .fusion_advice import ProbeLists
 from .groups import Group, make_group
 
-DEPTH = 100
 _TRAINED_SHARE = 70  # percent of the probes
 _LOOKED_AT = 8  # one in so many of these only tells when to stop
 
@@ -109,7 +110,11 @@ def bundle_chunks(parts: Parts) -> Iterator[Chunk]:
 
 
 def rank_probes(
-    parts: Parts, legs_of: LegsOf, count: int, seed: int, candidates: int = DEPTH
+    parts: Parts,
+    legs_of: LegsOf,
+    count: int,
+    seed: int,
+    candidates: int = RERANK_CANDIDATES,
 ) -> list[Ranked]:
     """Return at most `count` probes of a bundle, ranked and fused as by its search.
 
@@ -128,7 +133,7 @@ def rank_probes(
     stage = FusionStage(parts.fusion_of(len(legs)), parts.manifest.collection, silent)
     keys = [leg.key for leg in legs]
     masked = [MaskedRow(probe.row, probe.masked_text) for probe in probes]
-    found = stage.run(queries, legs, keys, DEPTH, masked)
+    found = stage.run(queries, legs, keys, fusion_depth(candidates), masked)
     return [
         _ranked(texts, probe, rankings, keys, candidates)
         for probe, rankings in zip(probes, found.rankings, strict=True)

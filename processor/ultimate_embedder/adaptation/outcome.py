@@ -16,8 +16,9 @@ from ..hardware import this_machine
 from ..models.choice import choose_rerank
 from ..records import Float32Array
 from ..retrieval.blend import BlendConfig
+from ..search.depth import fusion_depth
 from ..search.parts import Parts
-from .bundle_probes import DEPTH, Split, candidate_groups
+from .bundle_probes import Split, candidate_groups
 from .choices import AdaptChoices
 from .folder import write_folder
 from .fusion_advice import FusionAdvice, advise
@@ -146,7 +147,8 @@ def _advice(done: Outcome) -> FusionAdvice:
     choosing = [probe.lists for probe in (*divided.trained, *divided.chosen)]
     judging = [probe.lists for probe in divided.judged]
     fusion = done.parts.fusion_of(len(judging[0].lists))
-    return advise(fusion, choosing, judging, DEPTH, done.choices.seed)
+    depth = fusion_depth(done.candidates)
+    return advise(fusion, choosing, judging, depth, done.choices.seed)
 
 
 def _logits(scorer: TorchCrossEncoder, found: Sequence[Group]) -> list[Float32Array]:

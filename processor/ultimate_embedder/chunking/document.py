@@ -6,7 +6,8 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -14,12 +15,12 @@ from typing import Any
 
 from ..errors import MissingExtra
 from .formats import Format, format_of
-from .sources import MAX_SOURCE_BYTES, SourceText, Unreadable
+from .sources import MAX_SOURCE_BYTES, Unreadable
 from .splitter import Span, split
 from .structure import CODE, LIST, PROSE, TABLE, Structure
 from .tokens import TokenCounter
 
-CHUNKER_VERSION = "v5.1"
+CHUNKER_VERSION = "v5.2"
 PATH_SEPARATOR = " > "
 
 _FORMULA = re.compile(r"\$\$|\\\(|\\\[|\\begin\{(?:equation|align|math)")
@@ -63,10 +64,12 @@ def chunk_document(
         raise Unreadable(
             "too_large", f"{len(data)} bytes; split it below {MAX_SOURCE_BYTES}"
         )
-    read = _read(kind, data)
+    with _unusable_if_failing(kind):
+        read = kind.read(data)
     if not read.text.strip():
         return ChunkedDocument((), 0, (*read.warnings, "empty: no text in it"))
-    structure = kind.find(read.text)
+    with _unusable_if_failing(kind):
+        structure = kind.find(read.text)
     spans = split(read.text, structure, counter, settings.overlap)
     describe = _Describer(source, data, kind, settings, structure)
     records = tuple(
@@ -75,11 +78,23 @@ def chunk_document(
     return ChunkedDocument(records, sum(span.tokens for span in spans), read.warnings)
 
 
-def _read(kind: Format, data: bytes) -> SourceText:
+@contextmanager
+def _unusable_if_failing(kind: Format) -> Iterator[None]:
+    """Set the file aside whatever its reader or finder raises.
+
+    Raises:
+        Unreadable: what was raised, if not Unreadable already.
+    """
     try:
-        return kind.read(data)
+        yield
+    except Unreadable:
+        raise
     except MissingExtra as error:
         raise Unreadable("missing_extra", str(error)) from error
+    except Exception as error:
+        # No reader foresees every file; one of them may not end a run over thousands.
+        detail = f"the {kind.name} file cannot be read ({type(error).__name__})"
+        raise Unreadable("damaged", detail) from error
 
 
 class _Describer:

@@ -18,6 +18,9 @@ from .workers import in_processes
 SMALL_JOB_BYTES = 2**20
 """Below this, starting processes costs more time than they save."""
 
+UNOWNED_SHOWN = 5
+"""Chunk files of no source that a warning names; the others are counted."""
+
 
 @dataclass(slots=True)
 class CollectionReport:
@@ -97,13 +100,44 @@ def chunk_folder(job: ChunkJob, emit: ev.Emit = ev.silent) -> list[CollectionRep
             cure="Each collection is a folder in it.",
         )
     state = State(job.output_dir, emit)
+    whole = False
     try:
-        reports = [_collection(job, chunker, one, state, emit) for one in found]
+        if state.whole:
+            state.save(whole=False)  # this run may be killed
+        reports = []
+        for one in found:
+            reports.append(_collection(job, chunker, one, state, emit))
+            state.save_unfinished()
         if not job.collections:
             _forget_other_collections(state, [one.name for one in found])
+        if not state.whole:
+            _tell_unowned(state, [one.name for one in found], emit)
+        whole = state.whole or not job.collections
     finally:
-        state.save()
+        state.save(whole=whole)
     return reports
+
+
+def _tell_unowned(state: State, names: Sequence[str], emit: ev.Emit) -> None:
+    """Warn of chunk files that are of no source, where earlier runs left no record.
+
+    They are not removed: other tools may have made them.
+    """
+    for name in names:
+        if files := state.unowned(name):
+            shown = ", ".join(map(_printable, files[:UNOWNED_SHOWN]))
+            more = len(files) - UNOWNED_SHOWN
+            message = (
+                f"Chunk files of no source that is here: {shown}"
+                f"{f' and {more} more' if more > 0 else ''}. What earlier runs wrote "
+                "is not known; delete those whose sources are gone, or they are "
+                "embedded too."
+            )
+            emit(ev.Warned(message=message, collection=name))
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _check_output(job: ChunkJob) -> None:

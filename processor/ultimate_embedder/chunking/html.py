@@ -19,6 +19,21 @@ _BLOCK_NAMES = (
     "table caption"
 )
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
+_MARKS = {
+    "td": (" ", " |"),
+    "th": (" ", " |"),
+    "br": ("\n", ""),
+    "option": ("\n", ""),
+    "select": ("", "\n"),
+}
+CHARSET_WITHIN_BYTES = 4096
+XHTML_WITHIN_CHARACTERS = 4096
+_CHARSET = re.compile(
+    rb"(?:<meta\b[^>]*?\bcharset|<\?xml\b[^>]*?\bencoding)\s*=\s*[\"']?([\w.:-]+)", re.I
+)
+_SELF_CLOSED = re.compile(
+    r"<(script|style|title|template|noscript|iframe|textarea)\b([^<>]*)/>", re.I
+)
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -29,11 +44,22 @@ def read(data: bytes) -> SourceText:
     Raises:
         Unreadable: the bytes are no text.
     """
-    source = decode(data)
-    tree = LexborHTMLParser(source.text)
+    declared = _CHARSET.search(data, 0, CHARSET_WITHIN_BYTES)
+    source = decode(data, declared[1].decode("ascii") if declared else "")
+    tree = LexborHTMLParser(_closed(source.text))
     tree.strip_tags(_UNSEEN)
     text = "" if tree.body is None else _text(tree.body)
     return without_surrogates(text, source.warnings)
+
+
+def _closed(text: str) -> str:
+    """Give XHTML's empty elements, e.g. <title/>, the end tag that HTML asks of them.
+
+    To an HTML parser they would hold all that follows.
+    """
+    if "http://www.w3.org/1999/xhtml" not in text[:XHTML_WITHIN_CHARACTERS]:
+        return text
+    return _SELF_CLOSED.sub(r"<\1\2></\1>", text)
 
 
 def _text(body: LexborNode) -> str:
@@ -49,14 +75,36 @@ def _text(body: LexborNode) -> str:
         if tag == "-text":
             out.words(item.text_content or "")
         elif tag == "pre":
-            out.code(item.text(deep=True))
+            out.code(_code(item))
         elif not tag.startswith(("-", "!")):
             before, after = _marks(tag)
             out.add(before)
             stack.append(after)
             children = list(item.iter(include_text=True))
             stack.extend(reversed(children))
-    return _BLANK_LINES.sub("\n\n", out.text()).strip("\n")
+    return out.text()
+
+
+def _code(pre: LexborNode) -> str:
+    """Return the text of a <pre> with the lines that its elements make."""
+    parts: list[str] = []
+    stack: list[LexborNode | str] = [*reversed(list(pre.iter(include_text=True)))]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if parts and not parts[-1].endswith("\n"):
+                parts.append(item)
+            continue
+        tag = item.tag or ""
+        if tag == "-text":
+            parts.append(item.text_content or "")
+        elif tag == "br":
+            parts.append("\n")
+        elif not tag.startswith(("-", "!")):
+            edge = ["\n"] if tag in _BLOCKS or tag in ("li", "tr") else []
+            children = list(item.iter(include_text=True))
+            stack += [*edge, *reversed(children), *edge]
+    return "".join(parts)
 
 
 def _marks(tag: str) -> tuple[str, str]:
@@ -69,14 +117,15 @@ def _marks(tag: str) -> tuple[str, str]:
         return "\n- ", ""
     if tag == "tr":
         return "\n|", ""
-    return {"td": (" ", " |"), "th": (" ", " |"), "br": ("\n", "")}.get(tag, ("", ""))
+    return _MARKS.get(tag, ("", ""))
 
 
 class _Writer:
     """Joins words and marks; blanks collapse as a browser would collapse them."""
 
     def __init__(self) -> None:
-        self._parts: list[str] = []
+        self._done: list[str] = []  # what ends with the last code so far
+        self._parts: list[str] = []  # what follows it
         self._at_line_start = True
         self._open_mark = False  # a heading's or an item's mark waits for its words
 
@@ -101,8 +150,13 @@ class _Writer:
     def code(self, raw: str) -> None:
         fence = fence_for(raw)
         code = raw.strip("\n")
-        self._parts.append(f"\n\n{fence}\n{code}\n{fence}\n\n")
+        self._done += [self._prose(), f"{fence}\n{code}\n{fence}"]
+        self._parts = []
         self._at_line_start, self._open_mark = True, False
 
     def text(self) -> str:
-        return "".join(self._parts)
+        return "\n\n".join(part for part in (*self._done, self._prose()) if part)
+
+    def _prose(self) -> str:
+        # Blank lines within code are the author's: only those between marks collapse.
+        return _BLANK_LINES.sub("\n\n", "".join(self._parts)).strip("\n")

@@ -39,8 +39,8 @@ def _cells(notebook: Any) -> list[Any]:
             return [
                 cell
                 for sheet in sheets
-                if isinstance(sheet, dict)
-                for cell in sheet.get("cells") or []
+                if isinstance(sheet, dict) and isinstance(sheet.get("cells"), list)
+                for cell in sheet["cells"]
             ]
     raise Unreadable("not_a_notebook", "the JSON has no list of cells")
 

@@ -11,8 +11,10 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from xml.etree import ElementTree
 
 from ..errors import MissingExtra
+from . import word
 from .sources import SourceText, Unreadable, without_surrogates
 
 EXTRA = "documents"
@@ -84,23 +86,22 @@ def read_docx(data: bytes) -> SourceText:
     """Return headings, paragraphs and tables of a Word file, in their order."""
     with _optional("Word"):
         import docx
-        from docx.table import Table
+        from docx.text.paragraph import Paragraph
     with _damaged("Word"):
         _check_unpacked_size(data)
         document = docx.Document(io.BytesIO(data))
         parts = [
-            _table([cell.text for cell in row.cells] for row in item.rows)
-            if isinstance(item, Table)
-            else _paragraph(item)
-            for item in document.iter_inner_content()
+            _table(word.rows(item))
+            if item.tag == word.TABLE
+            else _paragraph(word.text(item), Paragraph(item, document).style)
+            for item in word.blocks(document.element.body)
         ]
     return _source(parts, "the Word file holds no text")
 
 
-def _paragraph(paragraph: Any) -> str:
-    text: str = paragraph.text
-    style: str = (paragraph.style.name or "") if paragraph.style else ""
-    kind, _, level = style.partition(" ")
+def _paragraph(text: str, style: Any) -> str:
+    name: str = (style.name or "") if style else ""
+    kind, _, level = name.partition(" ")
     if not text.strip():
         return ""
     if kind == "Title":
@@ -125,7 +126,7 @@ def _slide(number: int, slide: Any) -> str:
     title = slide.shapes.title
     heading = " ".join(title.text_frame.text.split()) if title is not None else ""
     parts = [f"# {heading or f'Slide {number}'}"]
-    for shape in slide.shapes:
+    for shape in _shapes(slide.shapes):
         if title is not None and shape.shape_id == title.shape_id:
             continue
         if shape.has_text_frame:
@@ -139,8 +140,21 @@ def _slide(number: int, slide: Any) -> str:
     return "\n\n".join(parts) if heading or len(parts) > 1 else ""
 
 
+def _shapes(shapes: Iterable[Any]) -> Iterator[Any]:
+    """Yield the shapes of a slide, those of groups in the place of the group."""
+    for shape in shapes:
+        members = getattr(shape, "shapes", None)
+        if members is None:
+            yield shape
+        else:
+            yield from _shapes(members)
+
+
 def read_xlsx(data: bytes) -> SourceText:
-    """Return the cell values of a workbook, a heading for each sheet."""
+    """Return the cell values of a workbook, a heading for each sheet.
+
+    Of a formula that is the value its program kept. A warning counts those without.
+    """
     with _optional("Excel"):
         import openpyxl
     with _damaged("Excel"):
@@ -148,7 +162,42 @@ def read_xlsx(data: bytes) -> SourceText:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         parts = []
         for sheet in book.worksheets:
+            sheet.reset_dimensions()  # what a file says of its size may be wrong
             if table := _table(sheet.iter_rows(values_only=True)):
                 parts.append(f"# {sheet.title}\n\n{table}")
         book.close()
-    return _source(parts, "the Excel file holds no values")
+        unknown = _formulas_without_value(data)
+    source = _source(parts, "the Excel file holds no values")
+    if not unknown:
+        return source
+    warning = f"formulas without a kept value: {unknown}; save the file in Excel once"
+    return SourceText(source.text, (*source.warnings, warning))
+
+
+def _formulas_without_value(data: bytes) -> int:
+    """Count the formulas that a program wrote and none has computed.
+
+    openpyxl tells either values or formulas, and fails over formulas it cannot parse.
+    """
+    found = 0
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in archive.namelist():
+            if not name.startswith("xl/worksheets/") or not name.endswith(".xml"):
+                continue
+            with archive.open(name) as part:
+                # openpyxl has parsed the same bytes by the same parser.
+                for _, element in ElementTree.iterparse(part):  # noqa: S314
+                    if element.tag.endswith("}c"):
+                        found += _is_formula_without_value(element)
+                    if element.tag.endswith(("}c", "}row")):
+                        element.clear()
+    return found
+
+
+def _is_formula_without_value(cell: ElementTree.Element) -> bool:
+    # An empty text is a value: `t` is "str" then.
+    return (
+        cell.find("{*}f") is not None
+        and cell.get("t") != "str"
+        and not cell.findtext("{*}v")
+    )

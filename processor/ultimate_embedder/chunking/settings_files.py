@@ -10,8 +10,9 @@ import re
 from .plain import lines
 from .structure import DATA, Cut, Outline, Structure
 
-_KEY = re.compile(r"""[ ]*(?:-[ ]+)?["']?([^\s"'#:{}\[\],][^"':]*?)["']?\s*:(?:\s|$)""")
-_TABLE = re.compile(r"\[+\s*([^\]]+?)\s*\]+\s*(?:#.*)?$")
+# No two neighbours in these may match the same blanks: a line may have millions.
+_KEY = re.compile(r"""[ ]*(?:-[ ]+)?["']?([^\s"'#:{}\[\],][^"':]*+)["']?\s*:(?:\s|$)""")
+_TABLE = re.compile(r"\[{1,2}([^\]]+)\]+\s*(?:#.*)?$")
 _LEVEL_CUTS = (Cut.SECTION, Cut.SUBSECTION)
 
 
@@ -35,7 +36,7 @@ def find_indented(text: str) -> Structure:
         key = _KEY.match(line)
         if key and len(levels) < len(_LEVEL_CUTS):
             found.cut(start, _LEVEL_CUTS[len(levels)])
-            found.enter(start, outline.open(len(levels) + 1, key[1]))
+            found.enter(start, outline.open(len(levels) + 1, key[1].rstrip()))
         else:
             found.cut(start, Cut.ITEM if len(levels) <= 2 else Cut.LINE)
         levels.append(indent)

@@ -3,7 +3,8 @@
 Decisions, in order: a byte order mark names the encoding (UTF-8, UTF-16, UTF-32);
 else valid UTF-8 is UTF-8; else, where most bytes above 127 still form UTF-8 sequences,
 it is damaged UTF-8 and each bad byte becomes U+FFFD; else it is Windows-1252, the
-encoding of older Western files. The last two give a warning. A file with more than one
+encoding of older Western files, unless the file declares another one that fits. The
+last two give a warning with the number of bytes replaced. A file with more than one
 control byte in fifty, or invalid UTF-8 with a NUL, is binary and refused.
 """
 
@@ -28,6 +29,8 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_MEANING_WINDOWS_1252 = ("iso8859-1", "ascii")
+"""Browsers take these declarations for Windows-1252, and so do authors."""
 _HIGH = bytes(range(128, 256))
 
 
@@ -63,8 +66,10 @@ def without_surrogates(text: str, warnings: tuple[str, ...] = ()) -> SourceText:
     return SourceText(clean, warnings)
 
 
-def decode(data: bytes) -> SourceText:
+def decode(data: bytes, declared: str = "") -> SourceText:
     """Return the text of a file by the rules at the top of this module.
+
+    `declared` is the encoding that the file itself names, if it does.
 
     Raises:
         Unreadable: `binary`, or `bad_encoding` when the text breaks its own mark.
@@ -81,7 +86,7 @@ def decode(data: bytes) -> SourceText:
         pass  # what it is instead is decided below
     if b"\0" in data:
         raise Unreadable("binary", "the content is binary, not text")
-    return _decode_damaged(data)
+    return _decode_damaged(data, declared)
 
 
 def _decode_marked(data: bytes, encoding: str) -> SourceText:
@@ -94,7 +99,7 @@ def _decode_marked(data: bytes, encoding: str) -> SourceText:
         ) from error
 
 
-def _decode_damaged(data: bytes) -> SourceText:
+def _decode_damaged(data: bytes, declared: str) -> SourceText:
     kept = data.decode("utf-8", errors="ignore").encode("utf-8")
     high = len(data) - len(data.translate(None, _HIGH))
     high_kept = len(kept) - len(kept.translate(None, _HIGH))
@@ -104,5 +109,22 @@ def _decode_damaged(data: bytes) -> SourceText:
             text,
             (f"invalid UTF-8: {high - high_kept} bytes replaced by U+FFFD",),
         )
+    if (as_declared := _decode_declared(data, declared)) is not None:
+        return SourceText(as_declared, (f"not UTF-8: read as {declared}, as declared",))
     text = data.decode("cp1252", errors="replace")
-    return SourceText(text, ("not UTF-8: read as Windows-1252",))
+    warning = "not UTF-8: read as Windows-1252"
+    if lost := text.count("\ufffd"):
+        warning += f", {lost} bytes replaced by U+FFFD"
+    return SourceText(text, (warning,))
+
+
+def _decode_declared(data: bytes, declared: str) -> str | None:
+    """Return the text by the encoding declared, None where that does not fit."""
+    try:
+        name = codecs.lookup(declared).name
+        # No file of UTF-16 comes here, and Python's escapes are no encoding of files.
+        if name in _MEANING_WINDOWS_1252 or name.startswith(("utf", "unicode", "raw")):
+            return None
+        return data.decode(name)
+    except (LookupError, ValueError):
+        return None

@@ -197,12 +197,22 @@ def _trimmed(text: str, bounds: Sequence[int]) -> list[tuple[int, int]]:
 def _overlapped(
     text: str, spans: list[tuple[int, int]], starts: TokenStarts, overlap: int
 ) -> list[tuple[int, int]]:
-    """Move the starts back over whole words, at most `overlap` tokens."""
+    """Move the starts back over whole words, at most `overlap` tokens.
+
+    Several tokens may begin at one place (those of a Korean syllable do): all of them
+    count, also where only the last are within reach.
+    """
     moved = spans[:1]
     for (before, _), (start, end) in pairwise(spans):
         last = int(starts.before(start))
         earlier = starts.starts[max(0, last - overlap) : last].tolist()
-        words = (at for at in earlier if at > before and text[at - 1] in SAFE_BLANKS)
+        words = (
+            at
+            for at in earlier
+            if at > before
+            and text[at - 1] in SAFE_BLANKS
+            and last - int(starts.before(at)) <= overlap
+        )
         moved.append((next(words, start), end))
     return moved
 
@@ -217,8 +227,10 @@ def _counted(
     done: list[Span] = []
     unsure = []
     for (start, end), tokens in zip(spans, _between(spans, starts), strict=True):
-        if starts.exact and _at_blanks(text, start, end):
-            done.append(Span(start, end, tokens + counter.overhead))
+        total = tokens + counter.overhead
+        known = starts.exact and _at_blanks(text, start, end)
+        if known and total <= counter.max_tokens:
+            done.append(Span(start, end, total))
         else:
             unsure.append((start, end))
     while unsure:

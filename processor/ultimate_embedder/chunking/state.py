@@ -43,6 +43,7 @@ class Entry(BaseModel):
 
 class _Document(BaseModel):
     version: int = 1
+    whole: bool = True  # False while a run is under way, and after one that was stopped
     files: dict[str, Entry] = {}
 
 
@@ -54,28 +55,51 @@ class State:
         self._root = output_dir
         self._path = output_dir / STATE_FILE
         self.files: dict[str, Entry] = {}
+        self.whole = False  # do the entries own every chunk file that was written?
         self._stale: set[str] = set()
+        self._changed = False
         if self._path.exists():
             try:
-                self.files = _Document.model_validate_json(
-                    self._path.read_bytes()
-                ).files
+                found = _Document.model_validate_json(self._path.read_bytes())
+                self.files, self.whole = found.files, found.whole
             except (OSError, ValidationError):
                 emit(Warned(message=f"{STATE_FILE} is damaged: all is chunked again."))
 
     def replace(self, source: str, entry: Entry) -> None:
         """Enter a source that was chunked; the chunk file it had elsewhere is stale."""
-        self.forget(source)
-        self.files[source] = entry
+        if self.files.get(source) != entry:
+            self.forget(source)
+            self.files[source] = entry
+            self._changed = True
 
     def forget(self, source: str) -> None:
         """Drop a source that is gone or unusable; its chunk file is stale."""
         entry = self.files.pop(source, None)
-        if entry is not None and entry.output is not None:
-            self._stale.add(entry.output)
+        if entry is not None:
+            self._changed = True
+            if entry.output is not None:
+                self._stale.add(entry.output)
 
-    def save(self) -> None:
+    def unowned(self, collection: str) -> list[str]:
+        """Return the chunk files below a collection that no source owns, sorted."""
+        owned = {entry.output for entry in self.files.values()}
+        found = (self._root / collection).rglob("*" + CHUNK_FILE_SUFFIX)
+        names = (path.relative_to(self._root).as_posix() for path in found)
+        return sorted(name for name in names if name not in owned)
+
+    def save_unfinished(self) -> None:
+        """Save what a run has done so far, if that is anything.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self._changed:
+            self.save(whole=False)
+
+    def save(self, *, whole: bool) -> None:
         """Remove stale chunk files that no source owns, then write the state.
+
+        `whole`: no chunk file was written that the state does not know of.
 
         Raises:
             OutputError: it cannot be written.
@@ -89,5 +113,6 @@ class State:
             ):
                 path.unlink(missing_ok=True)
         self._stale.clear()
-        document = _Document(files=dict(sorted(self.files.items())))
+        document = _Document(whole=whole, files=dict(sorted(self.files.items())))
         write_whole(self._path, document.model_dump_json(indent=1).encode())
+        self._changed = False

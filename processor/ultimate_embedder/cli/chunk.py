@@ -138,7 +138,8 @@ def chunk(  # noqa: PLR0913 - each is an option
     """Cut documents and code into chunks: a JSON file for each source file.
 
     Only files that changed since the last run are chunked; the chunk files of deleted
-    sources are removed. Files that cannot be read are set aside with a reason.
+    sources are removed, or named where the record of earlier runs is lost. Files that
+    cannot be read are set aside with a reason.
 
     Exit codes: 0 all collections are done; 1 one had no usable document; 2 bad usage;
     3 stopped before the end, and the same command resumes.

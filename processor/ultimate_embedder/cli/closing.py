@@ -18,6 +18,16 @@ from ..telemetry.progress import duration
 from .closing_quality import differences_sheet, probes_told, quality_sheet
 from .output import Sheet, count, rate
 
+_COLLECTION_COLUMNS = (
+    "collection",
+    "files",
+    "files set aside",
+    "read",
+    "embedded",
+    "set aside",
+    "cut at the window",
+    "tokens",
+)
 _STAGE_COLUMNS = ("collection", "stage", "model", "items", "time", "per second")
 
 
@@ -44,24 +54,9 @@ def closing_sheets(manifests: Sequence[Manifest]) -> list[Sheet]:
 def _collections(manifests: Sequence[Manifest]) -> Sheet:
     return Sheet(
         title="Collections",
-        columns=(
-            "collection",
-            "files",
-            "read",
-            "embedded",
-            "set aside",
-            "cut at the window",
-            "tokens",
-        ),
+        columns=_COLLECTION_COLUMNS,
         rows=tuple(_collection_row(manifest) for manifest in manifests),
-        numbers=(
-            "files",
-            "read",
-            "embedded",
-            "set aside",
-            "cut at the window",
-            "tokens",
-        ),
+        numbers=_COLLECTION_COLUMNS[1:],
     )
 
 
@@ -73,6 +68,7 @@ def _collection_row(manifest: Manifest) -> tuple[str, ...]:
             manifest.collection,
             "-",
             "-",
+            "-",
             count(manifest.chunk_count),
             "-",
             "-",
@@ -81,9 +77,10 @@ def _collection_row(manifest: Manifest) -> tuple[str, ...]:
     return (
         manifest.collection,
         count(counts.files_read),
+        count(counts.files_aside),
         count(counts.chunks_read),
         count(counts.embedded),
-        count(len(counts.quarantined)),
+        count(counts.chunks_aside),
         count(counts.truncated_chunks),
         count(tokens),
     )

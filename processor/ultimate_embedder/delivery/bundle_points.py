@@ -51,10 +51,16 @@ class UploadPlan:
     tuning: Tuning
 
     def batches(
-        self, *, start: int = 0, max_bytes: int = MAX_BATCH_BYTES
+        self,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        max_bytes: int = MAX_BATCH_BYTES,
     ) -> Iterator[list[Point]]:
         """Yield the points from a row on, with their vectors' names there."""
-        for batch in read_batches(self.points_file, start=start, max_bytes=max_bytes):
+        for batch in read_batches(
+            self.points_file, start=start, stop=stop, max_bytes=max_bytes
+        ):
             yield [self._renamed(point) for point in batch]
 
     def batches_of(self, ids: Collection[str]) -> Iterator[list[Point]]:
@@ -147,10 +153,12 @@ def read_batches(
     path: Path,
     *,
     start: int = 0,
+    stop: int | None = None,
     max_points: int = MAX_BATCH_POINTS,
     max_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[list[Point]]:
-    """Yield the points of a JSONL file from a row on, in order, in bounded batches.
+    """Yield the points of a JSONL file from row `start` to before row `stop`, in order,
+    in bounded batches.
 
     A batch holds at most `max_points` points and `max_bytes` of JSON, except that a
     single larger point travels alone.
@@ -160,7 +168,7 @@ def read_batches(
     """
     batch: list[Point] = []
     size = 0
-    for line in read_lines(path):
+    for line in islice(read_lines(path), stop):
         if line.number <= start:
             continue
         length = len(line.content)

@@ -1,8 +1,8 @@
-"""A sample of stored points, compared with the bundle's."""
+"""Stored points compared with the bundle's: a sample whole, payloads one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +36,19 @@ def holds(plan: UploadPlan, store: Store, rows: int, wanted: int) -> bool:
     """Return whether points at even distances among the first `rows` are as sent."""
     sample = list(plan.every(max(1, rows // wanted), stop=rows))
     return _first_difference(sample, store) is None
+
+
+def changed_among(plan: UploadPlan, store: Store, rows: int) -> Iterator[list[Point]]:
+    """Yield those of the first `rows` points that are missing or whose payload is not
+    as sent, in batches.
+
+    Another bundle of the same collection differs in few points, which a sample misses.
+    """
+    for batch in plan.batches(stop=rows):
+        stored = store.payloads([point["id"] for point in batch])
+        changed = [p for p in batch if stored.get(p["id"]) != p["payload"]]
+        if changed:
+            yield changed
 
 
 def _first_difference(sample: Sequence[Point], store: Store) -> tuple[str, str] | None:

@@ -59,7 +59,9 @@ class EdgeStore:
 
     def layout(self) -> CollectionLayout | None:
         config = self._path / _CONFIG_NAME
-        if not self._path.exists() or not any(self._path.iterdir()):
+        with _told(self._where):
+            empty = not self._path.exists() or not any(self._path.iterdir())
+        if empty:
             return None
         if not config.is_file():
             raise DeliveryError(
@@ -156,6 +158,12 @@ class EdgeStore:
             }
             for record in records
         }
+
+    def payloads(self, ids: list[str]) -> dict[str, Any]:
+        wanted: list[int | UUID | str] = list(ids)
+        with _told(self._where):
+            records = self._opened().retrieve(wanted, True, False)
+        return {str(record.id): record.payload for record in records}
 
     def owners(self, ids: list[str]) -> dict[str, str | None]:
         wanted: list[int | UUID | str] = list(ids)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
+from ..addresses import without_login
 from ..errors import DeliveryError, MissingExtra, UsageError
 from .edge_store import EdgeStore
 from .qdrant_errors import told
@@ -45,9 +46,14 @@ class Server:
         parts = urlsplit(self.url if "//" in self.url else f"//{self.url}")
         if parts.scheme not in {"", "http", "https"} or not parts.hostname:
             raise UsageError(
-                f"'{self.url}' is no address of a Qdrant server.",
+                f"'{self.place}' is no address of a Qdrant server.",
                 cure="Write it as http://localhost:6333.",
             )
+
+    @property
+    def place(self) -> str:
+        """The address as it is told and kept: the client makes no use of a login."""
+        return without_login(self.url)
 
     @property
     def beneath_a_path(self) -> bool:
@@ -88,7 +94,7 @@ def choose_target(
     """
     match (server, path, edge):
         case (Server(), None, None):
-            return Target(server.url, lambda name: at_server(server, name, retries))
+            return Target(server.place, lambda name: at_server(server, name, retries))
         case (None, Path(), None):
             return Target(str(path), lambda name: in_folder(path, name))
         case (None, None, Path()):
@@ -111,9 +117,11 @@ def at_server(
         and not server.beneath_a_path
         and _answers_grpc(server)
     )
-    place = f"{server.url} ({'gRPC' if grpc else 'HTTP'})"
+    place = f"{server.place} ({'gRPC' if grpc else 'HTTP'})"
     client = _client(server, grpc=grpc, seconds=server.seconds)
-    return QdrantStore(client, collection, place, identity=server.url, retries=retries)
+    return QdrantStore(
+        client, collection, place, identity=server.place, retries=retries
+    )
 
 
 def in_folder(folder: Path, collection: str) -> QdrantStore:
@@ -154,7 +162,7 @@ def _client_class() -> type[QdrantClient]:
 
 def _client(server: Server, *, grpc: bool, seconds: int) -> QdrantClient:
     client = _client_class()
-    with told(f"Qdrant at {server.url}"), _without_warnings():
+    with told(f"Qdrant at {server.place}"), _without_warnings():
         return client(
             url=server.url,
             api_key=server.api_key,

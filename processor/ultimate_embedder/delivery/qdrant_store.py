@@ -147,6 +147,10 @@ class QdrantStore:
             for record in self._records(ids, payload=True, vectors=True)
         }
 
+    def payloads(self, ids: list[str]) -> dict[str, Any]:
+        records = self._records(ids, payload=True, vectors=False)
+        return {str(record.id): record.payload for record in records}
+
     def owners(self, ids: list[str]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
         for record in self._records(ids, payload=[OWNER_FIELD], vectors=False):

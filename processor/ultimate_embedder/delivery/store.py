@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..errors import DeliveryError
 from .layout import CollectionLayout, FoundPoint, Point, Request
@@ -58,6 +58,9 @@ class Store(Protocol):
 
     def fetch(self, ids: list[str]) -> dict[str, Point]:
         """Return the points with these ids that exist, in the form of a row."""
+
+    def payloads(self, ids: list[str]) -> dict[str, Any]:
+        """Return the payloads of the points with these ids that exist."""
 
     def owners(self, ids: list[str]) -> dict[str, str | None]:
         """Return by id which collection's bundle a point says it is from."""

@@ -9,9 +9,9 @@ from typing import Final
 
 from ..errors import DeliveryError
 from .bundle_points import MAX_BATCH_BYTES, UploadPlan
-from .comparison import compare_sample, holds
+from .comparison import changed_among, compare_sample, holds
 from .cursor import Cursor, Journey, cursor_path
-from .layout import Point, differences
+from .layout import CollectionLayout, Point, differences
 from .membership import Membership, compare
 from .retry import Unsteady
 from .store import Store, TooLarge
@@ -126,7 +126,7 @@ class _Upload:
         stale = self._stale() if before else []
         resumed_at = self._cursor.rows
         self._send()
-        again, after, compared = self._prove(stale)
+        again, after, compared = self._prove(stale, resumed_at)
         if options.alias:
             store.wait_until_indexed(INDEX_SECONDS)
             store.point_alias(options.alias)
@@ -149,13 +149,13 @@ class _Upload:
             notes=self._notes(again),
         )
 
-    def _prove(self, stale: list[str]) -> tuple[int, int, int]:
+    def _prove(self, stale: list[str], confirmed: int) -> tuple[int, int, int]:
         """Return how many points were sent again, are there, and were compared.
 
         A target that does not hold what it confirmed is not gone on with.
         """
         try:
-            again = self._complete()
+            again = self._complete(confirmed)
             self._store.delete(stale)
             self._store.finish()
             after = self._check_count()
@@ -170,8 +170,8 @@ class _Upload:
     def _prepare(self) -> bool:
         """Make or check the collection; return whether it was made."""
         plan, store, cursor = self._plan, self._store, self._cursor
-        replace = self._options.recreate and not cursor.recreated
-        if replace and store.layout() is not None:
+        found = store.layout() if self._options.recreate else None
+        if found is not None and not self._made(found):
             store.drop()
         exists = check_fit(plan, store)
         if not exists:
@@ -182,6 +182,18 @@ class _Upload:
             cursor.begin(recreated=made)
         store.index_payload()
         return not exists
+
+    def _made(self, found: CollectionLayout) -> bool:
+        """Return whether this journey made the collection and is alone there.
+
+        Else it is removed once more: what stands in the way would stay there for good.
+        """
+        return (
+            self._cursor.recreated
+            and self._options.resume
+            and not list(differences(self._plan.layout, found))
+            and not self._membership().surplus
+        )
 
     def _goes_on(self) -> bool:
         """Return whether what was confirmed is still there: others may write too."""
@@ -225,14 +237,19 @@ class _Upload:
             self._cursor.advance(len(batch))
             self._advance(len(batch))
 
-    def _complete(self) -> int:
-        """Send once more what the target lacks; return how many points those were."""
-        missing = self._membership().missing
-        if not missing:
-            return 0
-        for batch in self._plan.batches_of(missing):
+    def _complete(self, confirmed: int) -> int:
+        """Send once more what the target lacks, and what another upload has changed
+        among the rows confirmed to an earlier try; return how many points those were.
+        """
+        again = 0
+        for batch in changed_among(self._plan, self._store, confirmed):
             send_batch(self._store, batch)
-        return len(missing)
+            again += len(batch)
+        missing = self._membership().missing
+        if missing:
+            for batch in self._plan.batches_of(missing):
+                send_batch(self._store, batch)
+        return again + len(missing)
 
     def _check_count(self) -> int:
         plan, store = self._plan, self._store
@@ -254,7 +271,10 @@ class _Upload:
     def _notes(self, again: int) -> tuple[str, ...]:
         notes = []
         if again:
-            notes.append(f"{again:,} points had not arrived and were sent once more.")
+            notes.append(
+                f"{again:,} points had not arrived, or not as sent, and were sent once "
+                "more."
+            )
         if self._cursor.lost:
             notes.append(
                 f"{self._cursor.path} could not be written ({self._cursor.lost}): an "

@@ -6,7 +6,6 @@ no difference at all every pair has the logit 0 and a blend leaves the list as i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from ..config import RerankingConfig
 from ..errors import UsageError
 from ..records import Float32Array
+from .content_sums import file_sha256
 from .sources import locate_model
 from .weight_difference import apply_difference, difference_folder
 
@@ -72,8 +72,7 @@ def load_difference(
         offline=offline,
         weights_sha256=config.weights_sha256,
     )
-    with (location.path / _WEIGHTS).open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = file_sha256(location.path / _WEIGHTS)
     folder = difference_folder(config.difference)
     base = base_state(location.path)
     return DifferenceModel(apply_difference(base, sha256, folder), location.path)

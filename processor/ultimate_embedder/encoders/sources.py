@@ -8,16 +8,16 @@ a commit in the configuration, or the one that a lock keeps for its reference.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 from ..errors import ModelMismatch, ModelNotAvailable, UsageError
 from ..models.lock import MAIN, is_commit, is_revision, read_lock
+from .content_sums import file_sha256, folder_sha256
 from .hub import Hub, HuggingFaceHub, Listing, is_hub_id, with_retries
 from .own_code import check_code, lacking_code
 from .weight_files import (
@@ -39,17 +39,30 @@ _SMALL_ENDINGS = (".json", ".txt", ".model")
 _OTHER_FORMATS = ("onnx", "openvino", "gguf", "coreml", "flax", "tensorflow")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelLocation:
     """A folder with the model's files, and what pins its content.
 
-    `pinned`: neither another run nor another machine will take another commit.
+    `known_revision` is None where the content alone says it. `pinned`: neither another
+    run nor another machine will take another commit.
     """
 
     path: Path
-    revision: str
+    known_revision: str | None
     origin: Origin
     pinned: bool = True
+
+    @cached_property
+    def revision(self) -> str:
+        """The commit, or the SHA-256 of the content.
+
+        A local folder is read for it when it is asked for, and once: a search asks for
+        none, and each gigabyte of weights takes more than a second.
+
+        Raises:
+            ModelNotAvailable: a file of the folder cannot be read.
+        """
+        return self.known_revision or f"sha256:{folder_sha256(self.path)}"
 
 
 def locate_model(  # noqa: PLR0913 - what a configuration says of its files
@@ -79,7 +92,7 @@ def locate_model(  # noqa: PLR0913 - what a configuration says of its files
     if folder.is_dir() and not (revision and is_hub_id(hf_model_id)):
         if part == "all":
             require_weights(folder, hf_model_id, backend)
-        found = ModelLocation(folder, f"sha256:{_config_sha256(folder)}", "folder")
+        found = ModelLocation(folder, None, "folder")
     elif package and (location := _in_package(package, weights_sha256)):
         return location
     else:
@@ -124,17 +137,6 @@ class _Wanted:
         return not lacking_weights(path, self.backend)
 
 
-def _config_sha256(folder: Path) -> str:
-    """Hash what tells two local models apart, without reading gigabytes."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            name = path.relative_to(folder).as_posix()
-            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
 def _in_package(package: str, weights_sha256: str | None) -> ModelLocation | None:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -143,8 +145,7 @@ def _in_package(package: str, weights_sha256: str | None) -> ModelLocation | Non
     weights = folder / WEIGHTS
     if not weights.is_file():
         return None
-    with weights.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_sha256(weights)
     if weights_sha256 and found != weights_sha256:
         raise ModelMismatch(
             f"The weights in package {package} have SHA-256 {found}, "

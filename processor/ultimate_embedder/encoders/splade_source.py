@@ -13,11 +13,14 @@ from pathlib import Path
 from ..config import LongTexts, SparseModelConfig
 from ..errors import ModelError, ModelMismatch
 from ..hardware import this_machine
+from ..libraries import installed_versions
 from .sources import ModelLocation, locate_model
 from .tokenizer import HubTokenizer
 
 RULES_REVISION = 1
 """Counted up when the same weights come to give other vectors."""
+
+_LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class SpladeSource:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal vectors: weights, tokenizer, precision, kind of device."""
+        """Equal for equal vectors: weights, tokenizer, precision, device, libraries."""
         facts = (
             str(RULES_REVISION),
             self.location.revision,
@@ -43,6 +46,7 @@ class SpladeSource:
             self.device.partition(":")[0],
             self.dtype,
             self.long_texts,
+            *installed_versions(_LIBRARIES).values(),
         )
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 

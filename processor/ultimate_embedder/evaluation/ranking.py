@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ModelNotAvailable, UsageError
 from ..records import Query, RankedList
+from ..retrieval.ranking import cut_to
 from ..search import Bundle, StageRankings
 from ..search.results import FUSED, RERANKED
 from ..telemetry.events import BatchFinished, Emit, Stage, StageFinished, StageStarted
@@ -26,7 +27,7 @@ class StageRuns:
 
 @dataclass(frozen=True, slots=True)
 class QueryRanker:
-    """Ranks queries to `DEPTH` documents; `rerank_depth` candidates are reranked."""
+    """Ranks queries to `DEPTH` documents, as a search of `rerank_depth` candidates."""
 
     bundle: Bundle
     documents: RowDocuments
@@ -61,7 +62,7 @@ class QueryRanker:
         rows, documents = len(self.bundle), max(1, len(self.documents))
         depth = DEPTH * -(-rows // documents)
         while True:
-            found = self.bundle.rankings(query.text, depth)
+            found = self.bundle.rankings(query.text, depth, self.rerank_depth)
             short = any(
                 len(ranking) >= depth and self.documents.count(ranking) < DEPTH
                 for ranking in found.lists.values()
@@ -87,10 +88,7 @@ class QueryRanker:
         found: dict[str, DocumentRanking] = {}
         for query in queries:
             before = time.perf_counter()
-            ranking = fused[query.query_id]
-            head = RankedList(
-                ranking.rows[: self.rerank_depth], ranking.scores[: self.rerank_depth]
-            )
+            head = cut_to(fused[query.query_id], self.rerank_depth)
             try:
                 order = self.bundle.rerank(query.text, head)
             except (ModelNotAvailable, UsageError) as error:

@@ -197,10 +197,19 @@ class ConservationCounts(Section):
     truncated_tokens: Count = 0
 
     @property
+    def chunks_aside(self) -> int:
+        """Chunks set aside; a file that could not be read counts as none."""
+        return sum(entry.index is not None for entry in self.quarantined)
+
+    @property
+    def files_aside(self) -> int:
+        """Files set aside: how many chunks they hold is not known."""
+        return len(self.quarantined) - self.chunks_aside
+
+    @property
     def adds_up(self) -> bool:
         """Whether every chunk read was embedded or set aside."""
-        aside = sum(entry.index is not None for entry in self.quarantined)
-        return self.chunks_read == self.embedded + aside
+        return self.chunks_read == self.embedded + self.chunks_aside
 
 
 class TimelinePass(Section):

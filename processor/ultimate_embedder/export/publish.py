@@ -83,11 +83,12 @@ def publish_folder(staging: Path, target: Path, exchange: Exchange) -> None:
 
 def _two_renames(staging: Path, target: Path) -> None:
     previous = previous_path(target)
-    target.rename(previous)
     try:
+        target.rename(previous)
         staging.rename(target)
-    except OSError:
-        previous.rename(target)
+    except BaseException:  # Ctrl-C too: whatever happens, a bundle is there
+        if previous.exists() and not target.exists():
+            previous.rename(target)
         raise
     fsync_folder(target.parent)
     _remove_old(previous)

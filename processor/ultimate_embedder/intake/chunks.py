@@ -28,6 +28,7 @@ KAGGLE_CHUNK_FOLDERS = ("Chunked", "output")
 
 _LIST_KEYS = ("chunks", "data", "records", "items")
 _OWN_KEYS = ("collection", "source_subdir", "source")
+_FILE_SYSTEMS_OWN = "lost+found"  # at the top of a volume, and closed to all
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class CollectionFolder:
 
     @property
     def total_bytes(self) -> int:
-        """Size of all chunk files together."""
-        return sum(path.stat().st_size for path in self.files if path.is_file())
+        """Size of all chunk files together, of those that tell theirs."""
+        return sum(_size(path) for path in self.files)
 
 
 class NanOrInfinity:
@@ -54,8 +55,9 @@ _NOT_JSON = NanOrInfinity()
 def find_collections(root: Path) -> list[CollectionFolder]:
     """Return the first-level folders of `root` that hold chunk files at any depth.
 
-    Under Kaggle's input folder the roots are the attached data sets, or their folders
-    named `Chunked` or `output`.
+    A folder that cannot be looked through counts too: chunk files may lie there. Under
+    Kaggle's input folder the roots are the attached data sets, or their folders named
+    `Chunked` or `output`.
 
     Raises:
         UsageError: `root` is no folder, or two roots hold a collection of one name.
@@ -69,6 +71,8 @@ def find_collections(root: Path) -> list[CollectionFolder]:
     for base in _roots(root):
         for folder in sorted(base.iterdir(), key=lambda path: os.fsencode(path.name)):
             if not folder.is_dir() or folder.name.startswith("."):
+                continue
+            if folder.name == _FILE_SYSTEMS_OWN:
                 continue
             files = tuple(_chunk_files(folder))
             if not files:
@@ -111,11 +115,16 @@ def _chunk_files(folder: Path) -> list[Path]:
             for name in names
             if any(fnmatch.fnmatchcase(name, p) for p in CHUNK_FILE_PATTERNS)
         ]
-    if not files:
-        return []
     return sorted(
         files + unreadable, key=lambda path: os.fsencode(path.relative_to(folder))
     )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # it is set aside when it is read
+        return 0
 
 
 def read_chunk_file(

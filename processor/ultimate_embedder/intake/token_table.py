@@ -19,10 +19,12 @@ import numpy.typing as npt
 
 from ..encoders.protocols import Frame, Tokenizer
 from ..encoders.windows import cut_ids
+from ..libraries import installed_versions
 from ..records import Int64Array, UInt32Array
 from .chunk_store import ChunkStore
 
 _TEXTS_A_CALL = 256
+_LIBRARIES = ("tokenizers",)
 _DONE = "done.json"
 _FILES = ("ids.u32", "offsets.npy", "full_lengths.npy", "frame.npy")
 
@@ -94,6 +96,7 @@ class TokenTable:
             "texts": store.text_digest,
             "tokenizer": tokenizer.fingerprint,
             "cut_at": cut_at,
+            "libraries": installed_versions(_LIBRARIES),
         }
         done = directory / _DONE
         found = _read_done(done)

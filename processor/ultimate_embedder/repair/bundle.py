@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BundleError, InputError
+from ..errors import BundleError, InputError, UsageError
 from ..export.layout import MANIFEST
 from ..export.manifest import Manifest, own_sum_holds, read_manifest_bytes
 from ..export.output_errors import output_error
@@ -43,6 +43,7 @@ from .report import Lost, Rebuilt, RepairReport
 from .stores import open_chunks
 
 _SCRATCH = ".scratch"
+_ELSEWHERE = "Choose another --output, or move it away."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ def repair_bundle(
     as they are.
 
     Raises:
-        UsageError: something that is no bundle stands at `output`, or `chunked_dir` is
-            no folder.
+        UsageError: something that is no bundle of this collection stands at `output`,
+            or one that is whole where the result is not; or `chunked_dir` is no folder.
         BundleError: the folder holds no manifest, or one that states no sums.
         OutputError: the disk is full or the folder not writable; nothing has changed.
     """
@@ -83,6 +84,8 @@ def repair_bundle(
         known = _read_manifest(bundle)
         if known is None:
             return RepairReport(str(bundle), None, 0, lost=(_lost_manifest(),))
+        if target != bundle:
+            _require_same_collection(target, known.manifest.collection)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging, lock = make_staging(target)
     except OSError as error:
@@ -111,6 +114,26 @@ def _read_manifest(bundle: Path) -> _Known | None:
             return None
         content, mended = found, True
     return _Known(Manifest.parse(content), content, mended)
+
+
+def _require_same_collection(target: Path, collection: str) -> None:
+    """Return when what stands at `target` is nothing, or a bundle of the collection.
+
+    Raises:
+        UsageError: it is another's, or tells no collection.
+    """
+    if not (target / MANIFEST).exists():
+        return
+    try:
+        found = f"'{Manifest.read(target).collection}'"
+    except BundleError:
+        found = "a collection that cannot be told"
+    if found != f"'{collection}'":
+        raise UsageError(
+            f"{target} is a bundle of {found}, not of '{collection}'; nothing is "
+            "replaced.",
+            cure=_ELSEWHERE,
+        )
 
 
 def _states_no_sums(content: bytes) -> bool:
@@ -155,6 +178,8 @@ class _Repair:
         rebuilt, lost = self._rebuilt(bench), _lost(bench, chunked_dir, chunk_problem)
         published = None
         if rebuilt or (not self._in_place and not lost):
+            if lost and not self._in_place:
+                self._spare_whole(lost)
             published = str(self._publish(bench, strays, scratch))
         return RepairReport(str(self._bundle), published, intact, rebuilt, lost, strays)
 
@@ -197,6 +222,19 @@ class _Repair:
             source = "itself, one bit flipped back"
             made.append(Rebuilt(MANIFEST, source, "its own sum did not hold"))
         return tuple(made)
+
+    def _spare_whole(self, lost: tuple[Lost, ...]) -> None:
+        """Refuse to replace a whole bundle by one that is not."""
+        if not (self._target / MANIFEST).exists():
+            return
+        manifest = Manifest.read(self._target)
+        there = open_bench(self._target, manifest, self._staging)
+        if not there.missing:
+            raise UsageError(
+                f"{self._target} is whole, and {', '.join(one.file for one in lost)} "
+                "would be lost; nothing is replaced.",
+                cure=_ELSEWHERE,
+            )
 
     def _publish(self, bench: Bench, strays: tuple[str, ...], scratch: Path) -> Path:
         fill(self._staging, bench, strays, share=self._in_place)

@@ -70,7 +70,8 @@ def _figures(manifest: Manifest) -> Iterator[tuple[str, int]]:
     yield "tokens", sum(part.tokens for part in manifest.source_subdirs.values())
     if (kept := manifest.conservation) is not None:
         yield "files read", kept.files_read
-        yield "set aside", len(kept.quarantined)
+        yield "files set aside", kept.files_aside
+        yield "chunks set aside", kept.chunks_aside
         yield "chunks cut", kept.truncated_chunks
 
 

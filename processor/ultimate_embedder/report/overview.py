@@ -35,7 +35,9 @@ def _tiles(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "tokens", say.count(tokens)
     if (kept := manifest.conservation) is not None:
         yield "files read", say.count(kept.files_read)
-        yield "set aside", say.count(len(kept.quarantined))
+        if kept.files_aside:
+            yield "files set aside", say.count(kept.files_aside)
+        yield "chunks set aside", say.count(kept.chunks_aside)
     if seconds := sum(taken for _, taken in stage_seconds(manifest)):
         yield "time in stages", say.time(seconds)
     if size := sum(file.bytes for file in manifest.artifacts):

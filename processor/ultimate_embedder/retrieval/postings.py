@@ -6,10 +6,12 @@ list of `terms[i]` is `rows[offsets[i]:offsets[i + 1]]`, ascending, with `values
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ Int32Array = npt.NDArray[np.int32]
 Float64Array = npt.NDArray[np.float64]
 
 _BLOCK_ENTRIES: Final = 1 << 20
+_ZEROS: Final = bytes(1 << 20)
+_CANNOT_RESERVE: Final = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _NAMES: Final = ("terms", "offsets", "rows", "values", "statistics")
 
 
@@ -126,6 +130,9 @@ def write_postings(
 
     A counting sort by term: document frequencies first, then each block of rows
     straight to its places in memory-mapped files. Memory: the terms and one block.
+
+    Raises:
+        OSError: there is no room, or the folder cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     terms, frequency = term_frequencies(matrix)
@@ -181,9 +188,33 @@ def _save(directory: Path, name: str, array: npt.NDArray[Any]) -> None:
 def _new_array(
     directory: Path, name: str, dtype: npt.DTypeLike, length: int
 ) -> np.memmap[Any, np.dtype[Any]]:
-    return np.lib.format.open_memmap(
-        directory / f"{name}.npy", mode="w+", dtype=dtype, shape=(length,)
-    )
+    path = directory / f"{name}.npy"
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(length,))
+    if length:
+        _reserve(path, array.offset, array.nbytes)
+    return array
+
+
+def _reserve(path: Path, start: int, size: int) -> None:
+    """Have the disk's room for a part of a file, zeros still, before a map fills it.
+
+    A page of a map that has no room ends the process (SIGBUS); here it is an OSError.
+    """
+    with path.open("rb+") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), start, size)
+        except AttributeError:  # macOS
+            _write_zeros(stream, start, size)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+            _write_zeros(stream, start, size)
+
+
+def _write_zeros(stream: BinaryIO, start: int, size: int) -> None:
+    stream.seek(start)
+    for done in range(0, size, len(_ZEROS)):
+        stream.write(_ZEROS[: size - done])
 
 
 def _open_array(directory: Path, name: str) -> npt.NDArray[Any]:

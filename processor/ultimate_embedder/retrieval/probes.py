@@ -21,7 +21,7 @@ PROBES = 200
 RERANK_PROBES = 32
 MIN_ANSWER_WORDS = 10
 
-_SPARE = 4  # how many times the wanted number is held, some turn out asked twice
+_SPARE = 8  # how many times the wanted number is held: some are not to be drawn
 _COUNTED = 2_000  # characters: enough to see that an answer is long enough
 
 
@@ -42,7 +42,7 @@ def draw_probes(
 
     `chunks` come in row order and are read once; memory is bounded by `count`.
     """
-    kept: dict[int, Probe | None] = {}  # by place; None: asked by several chunks
+    kept: dict[int, Probe | None] = {}  # by place; None: not to be drawn
     places: list[int] = []  # negated: the heap's top is the last place held
     capacity = max(1, _SPARE * max(count, PROBES))
     for row, (chunk, alone) in enumerate(_with_company(chunks)):
@@ -50,16 +50,17 @@ def draw_probes(
         if question is None:
             continue
         place = _place(_same(question.text), seed)
+        if place in kept:
+            kept[place] = None  # asked by several chunks
+            continue
         if len(places) == capacity and place > -places[0]:
             continue
         masked = without_question(chunk.text, question.text, question.span)
         if word_count(masked[:_COUNTED]) < MIN_ANSWER_WORDS:
-            continue
-        if place in kept:
-            kept[place] = None
-            continue
-        query = Query(f"probe-{place:016x}", question.text, (row,))
-        kept[place] = Probe(query, row, masked, question.kind)
+            kept[place] = None  # no probe, but one more chunk that asks
+        else:
+            query = Query(f"probe-{place:016x}", question.text, (row,))
+            kept[place] = Probe(query, row, masked, question.kind)
         heapq.heappush(places, -place)
         if len(places) > capacity:
             del kept[-heapq.heappop(places)]

@@ -28,6 +28,23 @@ def ranked(
     )
 
 
+def cut_to(ranking: RankedList, depth: int) -> RankedList:
+    """Return the ranking as a search for its first `depth` rows would have found it."""
+    rest = ranking.rest if len(ranking) <= depth else None
+    return RankedList(ranking.rows[:depth], ranking.scores[:depth], rest)
+
+
+def followed_by(ranking: RankedList, other: RankedList) -> RankedList:
+    """Return this ranking with the rows that only `other` lists behind it.
+
+    Scores behind it are lower by one each: they tell the order alone.
+    """
+    rows = other.rows[~np.isin(other.rows, ranking.rows)]
+    last = float(ranking.scores[-1]) if len(ranking) else 0.0
+    scores = last - 1.0 - np.arange(len(rows))
+    return RankedList(np.append(ranking.rows, rows), np.append(ranking.scores, scores))
+
+
 def rank_of(result: RankedList, row: int) -> int | None:
     """Return the rank of a row, counted from 1, or None where it is not listed."""
     places = np.flatnonzero(result.rows == row)

@@ -31,6 +31,7 @@ from .memory import planning_cap
 from .parts import CollectionOutcome, Parts
 from .reranking import Reranking
 from .retrieval import RetrievalOutcome, RetrievalRun
+from .room import require_room_for
 from .sparse_passes import SparsePasses
 from .up_to_date import Outdated, run_facts, up_to_date
 
@@ -104,12 +105,19 @@ class CollectionRun:
             InputError: there is no usable chunk.
             ModelError: a model cannot be used.
             DeviceOutOfMemory: a text alone does not fit a GPU.
+            OutputError: there is not enough room on the disk.
             RunStopped: the run ended early; the same command resumes it.
         """
         collection = self._measure()
         facts = self._facts(collection)
         if leave_up_to_date and (found := self._up_to_date(facts)):
             return found
+        require_room_for(
+            self._config,
+            self._work_dir,
+            chunk_bytes=self._folder.total_bytes,
+            chunks=len(collection.store),
+        )
         require_fit_beside(self._config, self._beside, collection.store)
         dense = self._dense.run(collection)
         sparse = self._sparse(collection, dense)
@@ -171,6 +179,8 @@ class CollectionRun:
             device=device,
             dtype=self._parts.models.dtype(device),
             redact_key=self._redact_key,
+            sparse_device=self._parts.sparse_device,
+            sparse_dtype=self._beside.sparse_dtype,
         )
 
     def _up_to_date(self, facts: dict[str, str]) -> CollectionOutcome | None:
@@ -185,7 +195,8 @@ class CollectionRun:
         elif config.baseline:
             found = Outdated("--baseline asks for a comparison")
         else:
-            found = up_to_date(bundle, facts)
+            dense = [model.name for model in config.dense]
+            found = up_to_date(bundle, facts, dense)
         if found is None:
             return None
         if isinstance(found, Outdated):

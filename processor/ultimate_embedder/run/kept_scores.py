@@ -8,7 +8,6 @@ CRC-32 of both. No text is in it. A record that was torn or damaged counts as ab
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import struct
 import zlib
@@ -24,6 +23,7 @@ from ..config import RerankingConfig
 from ..encoders.protocols import PairScorer
 from ..encoders.weight_difference import difference_sha256
 from ..hardware import this_machine
+from ..libraries import installed_versions
 from ..records import Float32Array
 
 _RULES = 2  # raise it when the same settings come to give other scores
@@ -144,9 +144,18 @@ class KeepingScorer:
 
 
 def scores_fingerprint(
-    config: RerankingConfig, *, device: str, threads: int | None
+    config: RerankingConfig,
+    *,
+    device: str,
+    threads: int | None,
+    dtype: str | None = None,
+    card: str | None = None,
 ) -> bytes:
-    """Return 32 bytes that stand for all that a pair's score follows from."""
+    """Return 32 bytes that stand for all that a pair's score follows from.
+
+    `dtype` is the precision of the device, `card` a GPU's name: another model of card
+    has other kernels.
+    """
     settings = asdict(config)
     facts = {
         "rules": _RULES,
@@ -155,9 +164,10 @@ def scores_fingerprint(
         if config.difference
         else None,
         "weights": _folder_sums(Path(config.hf_model_id)),
-        "device": device.split(":", maxsplit=1)[0],
+        "device": [device.split(":", maxsplit=1)[0], card],
+        "dtype": dtype,
         "threads": [threads, this_machine().cores],
-        "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
+        "libraries": installed_versions(_LIBRARIES),
         "instruction_sets": this_machine().instruction_sets,
     }
     content = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS, default=str)

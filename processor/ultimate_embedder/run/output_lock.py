@@ -19,7 +19,7 @@ def only_run_in(work_root: Path) -> Iterator[None]:
 
     Raises:
         RunStopped: another run holds it.
-        OutputError: the lock cannot be written.
+        OutputError: the lock cannot be written, or the file system has no locks.
     """
     path = work_root / _LOCK
     try:
@@ -40,6 +40,11 @@ def only_run_in(work_root: Path) -> Iterator[None]:
                 f"{work_root.parent}.",
                 cure="Wait for it to end, or choose another --output-dir.",
             ) from None
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be locked: {error.strerror or error}.",
+                cure="Choose an --output-dir on a file system that has locks.",
+            ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         yield

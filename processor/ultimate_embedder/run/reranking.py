@@ -121,7 +121,11 @@ class Reranking:
     def _scores(self, model: RerankingConfig, device: str) -> KeptScores:
         """Open what earlier runs scored with this model; `_held` closes it."""
         fingerprint = scores_fingerprint(
-            model, device=device, threads=self._config.gpu.workers
+            model,
+            device=device,
+            threads=self._config.gpu.workers,
+            dtype=self._beside.rerank_dtype,
+            card=self._loans.cards.get(device),
         )
         return self._held.enter_context(
             KeptScores(self._kept / quote(model.name, safe=""), fingerprint)

@@ -7,28 +7,41 @@ manifest keeps, and on the sums of the files.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from ..config import PipelineConfig
+from ..config import PipelineConfig, SparseModelConfig
+from ..encoders.sources import locate_model
+from ..encoders.splade_source import find_splade
 from ..encoders.weight_difference import difference_sha256
 from ..encoders.words import RULES_REVISION
-from ..errors import BundleError
+from ..errors import BundleError, ModelError
 from ..export.checksums import file_sha256
 from ..export.layout import MANIFEST
 from ..export.manifest import Manifest
 from ..export.manifest_sections import Artifact, RerankNotRun, RerankRan
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
+from ..libraries import installed_versions
 
 _FACT_DIGITS = 16
 _RULES = 2  # raise it when the same input comes to give other bytes
-_LIBRARIES = ("ultimate-embedder", "torch", "transformers", "tokenizers", "faiss-cpu")
+_LIBRARIES = (
+    "ultimate-embedder",
+    "numpy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnxruntime",
+    "py-rust-stemmers",
+    "mmh3",
+    "faiss-cpu",
+    "orjson",
+)
+_ABSENT = "absent"
 _DECIDE_NOTHING = frozenset(
     {
         "chunked_dir",
@@ -63,8 +76,14 @@ def run_facts(
     device: str,
     dtype: str,
     redact_key: bytes | None,
+    sparse_device: str = "cpu",
+    sparse_dtype: str | None = None,
 ) -> dict[str, str]:
-    """Return short hashes of everything that a collection's bundle follows from."""
+    """Return short hashes of everything that a collection's bundle follows from.
+
+    `sparse_dtype` is by default the fastest precision of the sparse device.
+    """
+    splade = (model for model in config.active_sparse if model.kind == "splade")
     facts: dict[str, object] = {
         "rules": [_RULES, RULES_REVISION],
         "chunks": collection.store.digest,
@@ -75,13 +94,16 @@ def run_facts(
             [model.config.name, model.location.revision, model.tokenizer.fingerprint]
             for model in collection.models
         ],
+        "splade": [
+            _splade(model, config, sparse_device, sparse_dtype) for model in splade
+        ],
         "reranker": _reranker(config),
         "device": device.split(":", maxsplit=1)[0],
         "batches": None
         if device == "cpu"
         else [config.gpu.base_batch_size, config.gpu.memory_cap_bytes],
         "dtype": dtype,
-        "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
+        "libraries": installed_versions(_LIBRARIES),
         "instruction_sets": this_machine().instruction_sets,
     }
     settings = asdict(config)
@@ -94,11 +116,14 @@ def run_fingerprint(facts: Mapping[str, str]) -> str:
     return _digest(dict(facts))
 
 
-def up_to_date(bundle: Path, facts: Mapping[str, str]) -> Manifest | Outdated | None:
+def up_to_date(
+    bundle: Path, facts: Mapping[str, str], dense: Sequence[str]
+) -> Manifest | Outdated | None:
     """Return the manifest of a bundle that was made just so and is undamaged.
 
-    Otherwise why it is not: it was made otherwise, a stage of it fell back to a second
-    choice or did not run, or a file is not what its sum says. None: there is no bundle.
+    Otherwise why it is not: it was made otherwise, lacks one of the models `dense`, a
+    stage of it fell back to a second choice or did not run, or a file is not what its
+    sum says. None: there is no bundle.
     """
     if not (bundle / MANIFEST).exists():
         return None
@@ -108,8 +133,8 @@ def up_to_date(bundle: Path, facts: Mapping[str, str]) -> Manifest | Outdated | 
         return Outdated(error.message.rstrip("."), damaged=True)
     if manifest.run_fingerprint != run_fingerprint(facts):
         return Outdated(_changed(manifest.run_facts, facts))
-    if _second_choice(manifest):
-        return Outdated("a stage of it fell back to a second choice or did not run")
+    if reason := _may_be_better(manifest, dense):
+        return Outdated(reason)
     damaged = [one.path for one in manifest.artifacts if not _sum_holds(bundle, one)]
     if damaged:
         return Outdated(f"{', '.join(damaged)}: not what the sums say", damaged=True)
@@ -129,23 +154,63 @@ def _digest(fact: object) -> str:
     ).hexdigest()
 
 
+def _splade(
+    model: SparseModelConfig, config: PipelineConfig, device: str, dtype: str | None
+) -> str:
+    """Return what the vectors of a model with weights of its own follow from."""
+    try:
+        return find_splade(
+            model,
+            device=device,
+            dtype=dtype,
+            offline=True,  # what may be fetched has been
+            long_texts=config.long_texts,
+        ).fingerprint
+    except ModelError:
+        return _ABSENT  # its stage meets the same, and says it with its cure
+
+
 def _reranker(config: PipelineConfig) -> str | None:
-    """Return what pins a difference of weights; others are pinned by their name."""
+    """Return what pins the weights of the reranker, or its difference of weights."""
     model = config.active_rerank
-    if model is None or model.difference is None:
+    if model is None:
         return None
     try:
-        return difference_sha256(model.difference)
-    except FileNotFoundError:
-        return "absent"
+        if model.difference is not None:
+            return difference_sha256(model.difference)
+        return locate_model(
+            model.hf_model_id,
+            revision=model.revision,
+            package=model.package,
+            offline=True,
+            trust_remote_code=model.trust_remote_code,
+        ).revision
+    except (FileNotFoundError, ModelError):
+        return _ABSENT
+
+
+def _may_be_better(manifest: Manifest, dense: Sequence[str]) -> str | None:
+    """Return what did not go as asked, and may go so in another run."""
+    made = {run.model for run in manifest.dense_run or ()}
+    if skipped := [name for name in dense if name not in made]:
+        return ", ".join(f"model {name} was skipped" for name in skipped)
+    if _second_choice(manifest):
+        return "a stage of it fell back to a second choice or did not run"
+    return None
 
 
 def _second_choice(manifest: Manifest) -> bool:
-    rerank = manifest.rerank_run
-    fell_back: list[Any] = [run.fallback_used for run in manifest.sparse_run or ()]
+    """Say whether a stage made do with less.
+
+    Not so a reranker that had no query to rerank: another run has none either.
+    """
+    rerank, ranked = manifest.rerank_run, manifest.fusion_run
+    if any(run.fallback_used for run in manifest.sparse_run or ()):
+        return True
     if isinstance(rerank, RerankRan):
-        fell_back.append(rerank.fallback_used)
-    return any(fell_back) or isinstance(rerank, RerankNotRun)
+        return rerank.fallback_used
+    asked = ranked is None or ranked.query_source is not None
+    return isinstance(rerank, RerankNotRun) and asked
 
 
 def _sum_holds(bundle: Path, artifact: Artifact) -> bool:

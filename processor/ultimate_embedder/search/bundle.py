@@ -26,6 +26,7 @@ from ..hardware import this_machine
 from ..records import Float32Array, RankedList, SparseVector
 from ..retrieval.blend import blend
 from ..retrieval.fusion import FusionConfig, fuse
+from ..retrieval.ranking import cut_to, followed_by
 from .chunk_rows import ChunkRows
 from .depth import fusion_depth
 from .legs import DenseLeg, SparseLeg, StageRankings, open_legs
@@ -217,8 +218,14 @@ class Bundle:
             )
         return SearchResults(text, rankings, missing, seconds)
 
-    def rankings(self, text: str, depth: int) -> StageRankings:
-        """Return a ranking `depth` deep by each model and the fused one, by name.
+    def rankings(
+        self, text: str, depth: int, candidates: int | None = None
+    ) -> StageRankings:
+        """Return a ranking by each model and the fused one, by name.
+
+        They are `depth` deep or deeper. The fused one is that of a search which reranks
+        so many candidates, None: as many as here; what only longer lists fuse stands
+        behind it.
 
         Raises:
             UsageError: the query is empty, or `depth` is below 1.
@@ -226,7 +233,8 @@ class Bundle:
             ModelNotAvailable: no ranking can be made.
         """
         self._check(text, depth, ())
-        depth = min(depth, max(1, len(self)))
+        searched = fusion_depth(candidates or self._parts.candidates)
+        depth = min(max(depth, searched), max(1, len(self)))
         found = StageRankings({})
         for leg in self._all_legs():
             try:
@@ -239,7 +247,9 @@ class Bundle:
             )
         by_stage = self._parts.by_stage(found.lists)
         try:
-            found.lists[FUSED] = self._fused(by_stage, depth)
+            fused = self._fused(_first(by_stage, searched), searched)
+            deeper = self._fused(by_stage, depth)
+            found.lists[FUSED] = followed_by(fused, deeper)
         except ModelNotAvailable as error:
             found.missing[FUSED] = str(error)
         return found
@@ -436,7 +446,4 @@ def _dense_as_fused(rankings: Mapping[Stage, RankedList]) -> dict[Stage, RankedL
 
 
 def _first(rankings: Mapping[Stage, RankedList], count: int) -> dict[Stage, RankedList]:
-    return {
-        stage: RankedList(ranking.rows[:count], ranking.scores[:count])
-        for stage, ranking in rankings.items()
-    }
+    return {stage: cut_to(ranking, count) for stage, ranking in rankings.items()}

@@ -8,7 +8,6 @@ mark never stands for bytes that are gone.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from ..hardware import this_machine
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..ledger import BatchRecord, Ledger
+from ..libraries import installed_versions
 from ..planning import BatchPlan
 from ..records import Int64Array
 from ..workers.batch_encoder import (
@@ -35,6 +35,7 @@ from ..workers.jobs import BatchRequest, EncodeJob, Output
 from .dense_records import DenseTask
 from .earlier_pass import (
     EarlierPass,
+    Mask,
     PassState,
     RowTexts,
     Taken,
@@ -46,7 +47,7 @@ from .earlier_pass import (
 )
 from .kept_outputs import KeptOutput
 
-_LIBRARIES = ("torch", "transformers")
+_LIBRARIES = ("torch", "transformers", "tokenizers")
 _BYTES_VERSION = 2  # raise it when the same settings come to give other bytes
 _OUTPUTS: tuple[Output, ...] = get_args(Output)
 _GONE = "files that an earlier run left are gone, cut short or unreadable"
@@ -144,9 +145,10 @@ class PassFiles:
             output: {record.batch for record in self._finished(output)}
             for output in wanted
         }
+        taken = {output: self._mask(self._taken[output]) for output in wanted}
         found = []
         for batch in range(len(self._over.plan)):
-            lacking = [output for output in wanted if batch not in done[output]]
+            lacking = {o: taken[o] for o in wanted if batch not in done[o]}
             if request := self._request(batch, lacking):
                 found.append(request)
         return found
@@ -165,20 +167,29 @@ class PassFiles:
     def pieces(self, request: BatchRequest) -> Int64Array:
         """Return the pieces that a request is for."""
         batch = self._over.plan.batch(request.batch)
-        return batch if request.places is None else batch[list(request.places)]
+        return batch[request.rows(len(batch))]
 
-    def _request(self, batch: int, lacking: list[Output]) -> BatchRequest | None:
+    def _mask(self, numbers: Int64Array) -> Mask:
+        """Return for each piece whether it is one of these: bool [pieces]."""
+        mask = np.zeros(self._over.pieces.rows + self._over.pieces.windows, dtype=bool)
+        mask[numbers] = True
+        return mask
+
+    def _request(
+        self, batch: int, lacking: Mapping[Output, Mask]
+    ) -> BatchRequest | None:
+        """Return what outputs lack of a batch; `lacking` says what was taken over."""
         pieces = self._over.plan.batch(batch)
-        places = {
-            output: np.flatnonzero(~np.isin(pieces, self._taken[output]))
-            for output in lacking
-        }
-        outputs = tuple(output for output in lacking if len(places[output]))
+        places = {o: np.flatnonzero(~taken[pieces]) for o, taken in lacking.items()}
+        outputs = tuple(output for output in places if len(places[output]))
         if not outputs:
             return None
-        missing = np.unique(np.concatenate([places[output] for output in outputs]))
-        whole = len(missing) == len(pieces)
-        return BatchRequest(batch, outputs, None if whole else tuple(missing.tolist()))
+        parts: dict[Output, tuple[int, ...]] = {
+            output: tuple(places[output].tolist())
+            for output in outputs
+            if len(places[output]) < len(pieces)
+        }
+        return BatchRequest(batch, outputs, parts)
 
     def _begin(self) -> None:
         """Have a folder of this pass, with what an earlier one left, or empty."""
@@ -366,6 +377,7 @@ def _facts(task: DenseTask, output: Output) -> dict[str, object]:
 
     Another version of a library, or another processor, has other kernels.
     """
+    graph = ("onnxruntime",) if task.model.backend == "onnx" else ()
     return {
         "version": _BYTES_VERSION,
         "output": output,
@@ -376,7 +388,7 @@ def _facts(task: DenseTask, output: Output) -> dict[str, object]:
         "device": task.device.split(":")[0],
         "pooling": task.model.pooling,
         "dimension": task.model.vector_dim,
-        "libraries": [importlib.metadata.version(name) for name in _LIBRARIES],
+        "libraries": installed_versions((*_LIBRARIES, *graph)),
         "instruction_sets": this_machine().instruction_sets,
     }
 

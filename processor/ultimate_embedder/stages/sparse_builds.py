@@ -18,6 +18,7 @@ from ..encoders.bm25 import B, K, TermCounter, TermCounts, bm25_values
 from ..encoders.metadata_terms import MetadataTerms
 from ..encoders.words import RULES_REVISION
 from ..errors import ModelError
+from ..libraries import installed_versions
 from ..records import Chunk, SparseVector
 from ..retrieval.sparse_files import ArrayWriter, MatrixWriter
 from ..telemetry.events import (
@@ -29,6 +30,7 @@ from ..telemetry.events import (
     StageStarted,
 )
 
+_LIBRARIES = ("py-rust-stemmers", "mmh3")
 _BATCH_CHUNKS = 256
 _BATCH_CHARACTERS = 1 << 20
 _BLOCK_ROWS = 4096
@@ -173,10 +175,10 @@ class Build(Protocol):
 class Bm25Build:
     """Counts first, into files; values when the average length is known."""
 
-    fingerprint = f"rules {RULES_REVISION}"
     fallback_reason = None
 
     def __init__(self, profile: str) -> None:
+        self.fingerprint = _words_fingerprint()
         self.settings = {"kind": "bm25", "profile": profile, "k": K, "b": B}
         self._counter = TermCounter(profile)
 
@@ -224,7 +226,7 @@ class AttentionBuild:
     ) -> None:
         self.settings = {"kind": "attention", "alpha": ALPHA}
         self.fingerprint = (
-            None if fingerprint is None else f"rules {RULES_REVISION} {fingerprint}"
+            None if fingerprint is None else f"{_words_fingerprint()} {fingerprint}"
         )
         self._encoder = encoder
         self._attention = attention
@@ -251,9 +253,8 @@ class AttentionBuild:
 class MetadataBuild:
     """The terms in the chunks' metadata, when live vectors are impossible."""
 
-    fingerprint = f"rules {RULES_REVISION}"
-
     def __init__(self, kind: str, profile: str, model: str, reason: str) -> None:
+        self.fingerprint = _words_fingerprint()
         self.settings = {"kind": kind, "profile": profile, "source": "metadata"}
         self.fallback_reason = reason
         self._model = model
@@ -292,6 +293,12 @@ class MetadataBuild:
                 batch, started = [], time.perf_counter()
         if batch:
             yield batch, time.perf_counter() - started
+
+
+def _words_fingerprint() -> str:
+    """Return what stems and their ids follow from: rules, stemmer and hash."""
+    versions = installed_versions(_LIBRARIES).items()
+    return " ".join((f"rules {RULES_REVISION}", *(f"{n} {v}" for n, v in versions)))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -91,6 +91,7 @@ GPU_PEAK_BYTES: Final = "rag_gpu_peak_bytes"
 GPU_CAP_BYTES: Final = "rag_gpu_cap_bytes"
 CANDIDATE_COUNT: Final = "rag_candidate_count"
 CHUNKS_TOTAL: Final = "rag_chunks_total"
+FILES_QUARANTINED_TOTAL: Final = "rag_files_quarantined_total"
 TOKENS_TOTAL: Final = "rag_tokens_total"
 FALLBACK_TOTAL: Final = "rag_fallback_total"
 OOM_RETRIES_TOTAL: Final = "rag_oom_retries_total"
@@ -104,6 +105,7 @@ METRIC_LABELS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         GPU_CAP_BYTES: ("device",),
         CANDIDATE_COUNT: ("stage",),
         CHUNKS_TOTAL: ("stage", "outcome"),
+        FILES_QUARANTINED_TOTAL: ("stage",),
         TOKENS_TOTAL: ("model", "kind"),
         FALLBACK_TOTAL: ("stage", "reason"),
         OOM_RETRIES_TOTAL: ("stage",),

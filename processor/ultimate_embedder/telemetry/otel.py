@@ -20,11 +20,12 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
+from ..addresses import shown_address
 from ..errors import EmbedderError, UsageError
 from . import events as ev
 from . import names
 from .otlp_file import OtlpFileExporter
-from .otlp_network import otlp_exporter, shown_address
+from .otlp_network import otlp_exporter
 from .printable import printable
 from .span_delivery import Delivery, Tell, close_all, overhearing
 from .stage_span import Attributes, StageSpan, known, nanoseconds
@@ -52,7 +53,8 @@ def otel_listener(
         if file is not None:
             exporters[str(file)] = OtlpFileExporter(file)
         if endpoint is not None:
-            exporters[shown_address(endpoint)] = otlp_exporter(endpoint, protocol)
+            shown = printable(shown_address(endpoint))
+            exporters[shown] = otlp_exporter(endpoint, protocol)
         return OtelListener(exporters, tell)
     except EmbedderError:
         raise

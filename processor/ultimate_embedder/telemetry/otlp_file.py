@@ -6,6 +6,8 @@ converters read: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,16 +33,16 @@ class OtlpFileExporter(SpanExporter):
     """Appends spans to a file, a line for each lot that is exported.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written, or is a pipe that nobody reads.
     """
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("ab")
+            self._file = os.fdopen(_open(path), "ab")
         except OSError as error:
-            raise UsageError(
-                f"Spans cannot be written to {path}: {error.strerror}."
-            ) from error
+            unread = error.errno == errno.ENXIO
+            why = "nobody reads from that pipe" if unread else error.strerror
+            raise UsageError(f"Spans cannot be written to {path}: {why}.") from error
         self.address = str(path)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -52,6 +54,14 @@ class OtlpFileExporter(SpanExporter):
     def shutdown(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _open(path: Path) -> int:
+    """Return a descriptor to append by; a pipe without a reader is not waited for."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    os.set_blocking(descriptor, True)  # a full pipe is waited for: no span is torn
+    return descriptor
 
 
 def traces_data(spans: Sequence[ReadableSpan]) -> _Json:

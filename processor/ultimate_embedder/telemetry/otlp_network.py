@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from ..addresses import without_login
 from ..errors import MissingExtra, UsageError
 from .printable import printable
 
@@ -32,7 +33,7 @@ def otlp_exporter(endpoint: str, protocol: str | None = None) -> SpanExporter:
     address = urlsplit(endpoint)
     if address.scheme not in {"http", "https"} or not address.hostname:
         raise UsageError(
-            f"'{printable(endpoint)}' is no OTLP endpoint.",
+            f"'{printable(without_login(endpoint))}' is no OTLP endpoint.",
             cure="Give an address such as http://localhost:4318.",
         )
     if protocol is None:
@@ -47,13 +48,6 @@ def otlp_exporter(endpoint: str, protocol: str | None = None) -> SpanExporter:
         f"OTLP protocol '{printable(protocol)}' is not supported.",
         cure="Use grpc or http/protobuf.",
     )
-
-
-def shown_address(endpoint: str) -> str:
-    """Return scheme, host and port: an address may hold a password in other parts."""
-    address = urlsplit(endpoint)
-    port = f":{address.port}" if address.port else ""
-    return printable(f"{address.scheme}://{address.hostname}{port}")
 
 
 def _grpc_exporter(endpoint: str) -> SpanExporter:

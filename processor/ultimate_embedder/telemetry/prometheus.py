@@ -66,7 +66,7 @@ _LATENCY_HELP: Final[Mapping[str, str]] = MappingProxyType(
 )
 _ADDRESS: Final = "127.0.0.1"
 _REASON_LENGTH: Final = 80  # a label value, not a message
-# A run has at most 200 series, whatever it is called with: 98 that every run may have,
+# A run has at most 200 series, whatever it is called with: 99 that every run may have,
 # three for a model, one for a reason, four for a device, and `other` for each.
 _MODELS: Final = 14
 _REASONS_A_STAGE: Final = 5
@@ -163,6 +163,8 @@ class PrometheusListener:
             case ev.StageFinished():
                 self._stage_finished(event)
                 self.write()
+            case ev.ItemQuarantined(index=None):
+                self._files_quarantined.labels("read").inc()
             case ev.ItemQuarantined():
                 self._chunks.labels("read", "quarantined").inc()
             case ev.FallbackUsed():
@@ -246,6 +248,10 @@ class PrometheusListener:
             names.CHUNKS_TOTAL,
             "Chunks by stage, summed over models: done, resumed from an earlier run, "
             "quarantined; empty are those done or resumed that have no sparse entry.",
+        )
+        self._files_quarantined = self._counter(
+            names.FILES_QUARANTINED_TOTAL,
+            "Whole files set aside: how many chunks they hold is not known.",
         )
         self._tokens = self._counter(
             names.TOKENS_TOTAL,

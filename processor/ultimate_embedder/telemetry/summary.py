@@ -34,6 +34,8 @@ class MetricsSummary:
                 self._stage(event)
             case ev.BatchFinished():
                 self._batch(event)
+            case ev.ItemQuarantined(index=None):
+                self._add(names.FILES_QUARANTINED_TOTAL, 1, stage="read")
             case ev.ItemQuarantined():
                 self._add(names.CHUNKS_TOTAL, 1, stage="read", outcome="quarantined")
             case ev.FallbackUsed():

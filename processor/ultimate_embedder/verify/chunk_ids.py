@@ -21,27 +21,25 @@ Place = tuple[bytes, bytes, int]
 """(source_subdir, filename, index): what the rows of a bundle are sorted by."""
 
 
-def place_of(
+def places_of(
     chunk_id: str, collection: str, subdirs: Collection[str] = ()
-) -> Place | None:
-    """Return the place that an id names, or None where it has another form.
+) -> list[Place]:
+    """Return the places that an id can name, sorted; none where it has another form.
 
-    `subdirs` are the names to choose from, the longest that fits; without them the
-    name ends at the first colon.
+    `subdirs` are the names to choose from: both `a` and `a:b` fit an id that goes on
+    with `a:b:`. Without them the name ends at the first colon.
     """
     head, found, index = chunk_id.rpartition(_SEPARATOR)
     prefix = f"{collection}:"
     if not found or not _INDEX.fullmatch(index) or not head.startswith(prefix):
-        return None
+        return []
     rest = head.removeprefix(prefix)
-    fits = [name for name in subdirs if rest.startswith(f"{name}:")]
-    if subdirs and not fits:
-        return None
-    subdir = max(fits, key=len) if fits else rest.partition(":")[0]
-    filename = rest[len(subdir) + 1 :]
-    if not subdir or not filename:
-        return None
-    return _bytes(subdir), _bytes(filename), int(index)
+    names = subdirs or (rest.partition(":")[0],)
+    return sorted(
+        (_bytes(name), _bytes(rest.removeprefix(f"{name}:")), int(index))
+        for name in names
+        if name and rest.startswith(f"{name}:") and len(rest) > len(name) + 1
+    )
 
 
 def _bytes(name: str) -> bytes:
@@ -50,7 +48,11 @@ def _bytes(name: str) -> bytes:
 
 @dataclass(slots=True)
 class ChunkIdCheck:
-    """Looks at one id after another; the counts are of those found wrong."""
+    """Looks at one id after another; the counts are of those found wrong.
+
+    An id that can name several places has the first that follows the last one: where
+    any choice puts all ids in order, that one does.
+    """
 
     collection: str
     subdirs: Collection[str] = ()
@@ -60,12 +62,14 @@ class ChunkIdCheck:
 
     def fault(self, chunk_id: str) -> str | None:
         """Return what is wrong with the next id, or None."""
-        place = place_of(chunk_id, self.collection, self.subdirs)
-        if place is None:
+        places = places_of(chunk_id, self.collection, self.subdirs)
+        if not places:
             self.malformed += 1
             return f"chunk_id is not of the form {FORM}"
-        last, self._last = self._last, place
-        if last is not None and place <= last:
+        last = self._last
+        following = [place for place in places if last is None or place > last]
+        self._last = (following or places)[0]
+        if not following:
             self.out_of_order += 1
             return "chunk_id does not follow that of the row before"
         return None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
-from ..export.layout import MANIFEST, SUMS
+from ..errors import UsageError
+from ..export.layout import MANIFEST, SUMS, BundleNames
 
 
 def bundles_in(folder: Path) -> list[Path]:
     """Return the folder itself if it is a bundle, else the bundles right beneath it.
 
     A folder that has lost its manifest is still taken for one by its list of sums or
-    its ids. Hidden folders are none: runs in progress stand there.
+    any other of its files. Hidden folders are none: runs in progress stand there.
     """
     if _looks_like_bundle(folder):
         return [folder]
@@ -29,5 +31,15 @@ def _looks_like_bundle(folder: Path) -> bool:
         return False
     if any((folder / name).is_file() for name in (MANIFEST, SUMS)):
         return True
-    ids = f"{folder.resolve().name}_ids.jsonl"
-    return (folder / ids).is_file()
+    patterns = _patterns(folder.resolve().name)
+    return any(next(folder.glob(one), None) is not None for one in patterns)
+
+
+def _patterns(collection: str) -> tuple[str, ...]:
+    """Return what the files and folders of a collection's bundle are called."""
+    try:
+        names = BundleNames(glob.escape(collection))
+    except UsageError:  # no bundle can have that name
+        return ()
+    each = (names.dense("*"), names.index("*"), names.postings("*"))
+    return (names.ids, names.points, names.sparse, names.rerank, *each)

@@ -168,14 +168,15 @@ class BatchEncoder:
             DeviceOutOfMemory: a text alone does not fit the device; `row` is its own.
         """
         started = time.perf_counter()
-        pieces = self._plan.batch(request.batch)
-        if request.places is not None:
-            pieces = pieces[list(request.places)]
+        batch = self._plan.batch(request.batch)
+        rows = request.rows(len(batch))
+        pieces = batch[rows]
         ids = [self._pieces.ids(self._tokens, int(piece)) for piece in pieces]
         try:
             if "attention" in request.outputs:
                 vectors, attention = self._encoder.encode_with_attention(ids)
-                self._write_attention(pieces, attention)
+                own = request.lacking("attention", rows)
+                self._write_attention(pieces[own], [attention[at] for at in own])
             else:
                 vectors = self._encoder.encode(ids)
         except DeviceOutOfMemory as error:
@@ -185,7 +186,8 @@ class BatchEncoder:
             raise DeviceOutOfMemory(error.message, cure=error.cure, row=row) from error
         if "dense" in request.outputs:
             check_unit_vectors(vectors, self._job.model.name)
-            self._write_dense(pieces, vectors)
+            own = request.lacking("dense", rows)
+            self._write_dense(pieces[own], vectors[own])
         cost = self._encoder.take_cost()
         return BatchReply(
             batch=request.batch,

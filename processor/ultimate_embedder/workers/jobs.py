@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,12 +68,23 @@ class EncodeJob:
 class BatchRequest:
     """Do one batch of the plan; `outputs` are those not yet on disk.
 
-    `places` are the rows of the batch that are wanted, None: all of them.
+    `places` are the rows of the batch that an output lacks, where it does not lack all.
+    Nothing else of it is written: on a GPU, bytes that were taken over would change.
     """
 
     batch: int
     outputs: tuple[Output, ...]
-    places: tuple[int, ...] | None = None
+    places: Mapping[Output, tuple[int, ...]] = field(default_factory=dict)
+
+    def rows(self, size: int) -> list[int]:
+        """Return the rows to compute, of a batch of `size`: what any output lacks."""
+        lacking = [self.places.get(output, range(size)) for output in self.outputs]
+        return sorted(set().union(*lacking))
+
+    def lacking(self, output: Output, rows: Sequence[int]) -> list[int]:
+        """Return which of these rows an output lacks, by their positions."""
+        places = set(self.places.get(output, rows))
+        return [at for at, row in enumerate(rows) if row in places]
 
     def to_line(self) -> bytes:
         """Return the request as one line of JSON."""
@@ -82,12 +94,8 @@ class BatchRequest:
     def from_line(cls, line: bytes) -> BatchRequest:
         """Read what `to_line` wrote."""
         fields = orjson.loads(line)
-        places = fields["places"]
-        return cls(
-            fields["batch"],
-            tuple(fields["outputs"]),
-            None if places is None else tuple(places),
-        )
+        places = {output: tuple(rows) for output, rows in fields["places"].items()}
+        return cls(fields["batch"], tuple(fields["outputs"]), places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
