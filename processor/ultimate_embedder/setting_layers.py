@@ -17,6 +17,7 @@ from typing import Any
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from .addresses import without_login
 from .errors import UsageError
 from .setting_table import SETTINGS, Setting
 
@@ -161,7 +162,11 @@ def _parse(parser: Any, value: object, place: str) -> object:
     try:
         return parser(value)
     except ValueError as error:
-        shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        several = value if isinstance(value, list) else [value]
+        shown = ",".join(
+            without_login(str(one)) if "://" in str(one) else str(one)
+            for one in several
+        )
         raise UsageError(f"{place} is '{shown}'; {error}.") from None
 
 

@@ -391,6 +391,13 @@ def test_a_login_in_the_address_for_spans_is_used_and_not_shown(
     assert without["otlp_endpoint"] == "-"
 
 
+def test_a_refused_address_is_quoted_without_its_login(tmp_path: Path) -> None:
+    given = {"otlp_endpoint": ("ftp://user:secret@host:4318", "--otlp-endpoint")}
+    with pytest.raises(UsageError, match="ftp://host:4318") as refused:
+        settled(tmp_path, given)
+    assert "secret" not in str(refused.value)
+
+
 def test_the_rerank_cap_changes_nothing_else_of_the_model(tmp_path: Path) -> None:
     plain = settled(tmp_path).pipeline.rerank
     capped = settled(
