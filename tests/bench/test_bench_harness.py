@@ -46,8 +46,9 @@ def test_rows_hold_medians_rates_and_how_many_times_as_fast() -> None:
         (Aim("ours", "theirs", at_least=3.1), False),
         (Aim("ours", at_most_seconds=2.0), True),
         (Aim("ours", at_most_seconds=1.9), False),
-        (Aim("ours", "theirs", spread=0.7), True),
-        (Aim("ours", "theirs", spread=0.1), False),
+        (Aim("ours", "theirs", spread=0.0), True),
+        (Aim("theirs", "ours", spread=2.1), True),
+        (Aim("theirs", "ours", spread=1.9), False),
     ],
 )
 def test_an_aim_says_whether_it_is_held(aim: Aim, holds: bool) -> None:

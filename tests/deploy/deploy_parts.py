@@ -127,12 +127,12 @@ def foreign_words(promql: str) -> set[str]:
     rest = re.sub(r"\[[^\]]*\]", " ", rest)
     return set(re.findall(r"[a-zA-Z_]\w*", rest)) - {
         *("sum", "max", "by", "rate", "increase", "histogram_quantile", "time"),
-        "unless",
+        *("unless", "or"),
     }
 
 
 def write_corpus(folder: Path) -> None:
-    """Write chunk files: good ones, one without a word, one too long, one damaged."""
+    """Write chunk files: good ones, texts without words and too long, a torn file."""
     place = folder / "docs" / "guide"
     place.mkdir(parents=True)
     for page in range(6):
@@ -143,6 +143,7 @@ def write_corpus(folder: Path) -> None:
         (place / f"page{page}_chunks.json").write_text(json.dumps(chunks))
     odd = [{"text": "- - - - -"}, {"text": "many words " * 400}, {"text": "  "}]
     (place / "odd_chunks.json").write_text(json.dumps(odd))
+    (place / "torn_chunks.json").write_text('[{"text": "the end is mis')
 
 
 def watched_config(folder: Path) -> PipelineConfig:

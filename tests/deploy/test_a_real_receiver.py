@@ -144,8 +144,10 @@ def check_chunks(manifest: Manifest, metrics: Metrics, found: Found) -> None:
     assert {span["rag.items"] for span in found["rag.dense"]} == {count}
     assert metrics["rag_chunks_total", "done", "dense"] == passes * count
     assert metrics["rag_chunks_total", "done", "export"] == count
-    aside = len(manifest.conservation.quarantined)
-    assert metrics["rag_chunks_total", "quarantined", "read"] == aside == 1
+    counts = manifest.conservation
+    chunks, files = counts.chunks_aside, counts.files_aside
+    assert metrics["rag_chunks_total", "quarantined", "read"] == chunks == 1
+    assert metrics["rag_files_quarantined_total", "read"] == files == 1
 
 
 def check_tokens(manifest: Manifest, metrics: Metrics, found: Found) -> None:
