@@ -248,6 +248,30 @@ def test_another_collection_is_asked_and_answers_of_the_former_are_dropped(
         watch.close()
 
 
+def test_a_question_asked_before_the_page_has_started_starts_it_once(
+    browser: Browser, tmp_path: Path
+) -> None:
+    lone = write_bundle(tmp_path / "lone", texts=[("x", "a lone shard", 1)])
+    with running(tmp_path, others={"lone": lone}) as served:
+        watch = Watch(browser, served)
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        watch.page.route("**/collections", hold)
+        watch.page.reload()
+        watch.page.fill("#query", "copies of a shard")
+        for _ in range(3):
+            watch.page.press("#query", "Enter")
+        watch.page.wait_for_timeout(100)
+        assert len(held) == 1
+        held[0].continue_()
+        watch.page.locator("#status", has_text=" ms").wait_for()
+        assert watch.titles("fused")
+        watch.close()
+
+
 def test_the_quality_card_shows_each_stages_figures_or_why_there_are_none(
     watch: Watch,
 ) -> None:
@@ -291,7 +315,7 @@ def test_a_bundle_without_texts_and_with_long_names_fits_a_phone(
     bundle = write_bundle(tmp_path / "bare", texts=texts, exports=("npy",), rerank=RAN)
     with running(tmp_path, bundle=bundle) as served:
         watch = Watch(browser, served, viewport=PHONE)
-        watch.page.uncheck("#rerank")
+        watch.page.locator("#rerank:disabled:not(:checked)").wait_for()
         watch.page.select_option("#top-k", "50")
         watch.ask("shard")
         assert len(watch.titles("fused")) == 50

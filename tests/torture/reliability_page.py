@@ -81,14 +81,19 @@ def _circumstances() -> list[str]:
 
 
 def _commit() -> str:
+    """Return the commit, marked where files but this page differ from it."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--", ":/", ":(exclude,top)docs/*.md")
+    return f"{commit or 'unknown'}{'-dirty' if changed else ''}"
+
+
+def _git(*arguments: str) -> str:
+    command = ("git", *arguments)
+    here = Path(__file__).parent
     done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
+        command, capture_output=True, text=True, check=False, cwd=here
     )
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 def _filesystem() -> str:

@@ -8,10 +8,19 @@ import { showQuality } from "./quality.js";
 
 let known = [];
 let running = null;
+let starting = null;
 
 const collection = () => known.find((one) => one.name === byId("collection").value);
 
-async function start() {
+// One start at a time: a second one's end would undo what was chosen meanwhile.
+function start() {
+  starting ||= begin().finally(() => {
+    starting = null;
+  });
+  return starting;
+}
+
+async function begin() {
   try {
     known = await api.collections();
   } catch (problem) {
@@ -26,7 +35,7 @@ async function start() {
   byId("collection-field").hidden = known.length < 2;
   restore();
   enter();
-  if (byId("query").value.trim()) await ask();
+  if (collection()) await ask();
 }
 
 // What is asked stands behind the #, which no browser sends to a server.
