@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from importlib import metadata
 
+from .. import libraries
+
 DISTRIBUTION = "ultimate-embedder"
 SHOWN = (
     "numpy",
@@ -16,18 +18,20 @@ SHOWN = (
     "qdrant-client",
 )
 
+_ABSENT = "not installed"
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*\(?(?P<bounds>[^;()]*)")
 _BOUND = re.compile(r"(>=|<=|==|<|>)\s*(\d+(?:\.\d+)*)")
 
 
 def own_version() -> str:
     """Return the version of this package, `not installed` in a bare checkout."""
-    return _version(DISTRIBUTION) or "not installed"
+    return libraries.installed_versions([DISTRIBUTION]).get(DISTRIBUTION, _ABSENT)
 
 
 def installed_versions() -> dict[str, str]:
     """Return the version of each main library, `not installed` where it is missing."""
-    return {name: _version(name) or "not installed" for name in SHOWN}
+    found = libraries.installed_versions(SHOWN)
+    return {name: found.get(name, _ABSENT) for name in SHOWN}
 
 
 def version_warnings(
@@ -55,13 +59,6 @@ def _own_requirements() -> list[str]:
         return metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []  # run from a checkout that was not installed
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _fits(version: str, bounds: str) -> bool:

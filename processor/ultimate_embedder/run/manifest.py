@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections import defaultdict
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from ..export.manifest_sections import (
 )
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
+from ..libraries import installed_versions
 from ..records import SparseInferenceRun
 from ..retrieval.quality import QualityCard
 from ..stages.dense_records import DenseBlock
@@ -359,7 +359,10 @@ def _conservation(result: CollectionResult) -> ConservationCounts:
 def _environment(result: CollectionResult) -> Environment:
     machine = this_machine()
     return Environment(
-        versions={"python": platform.python_version(), **library_versions()},
+        versions={
+            "python": platform.python_version(),
+            **installed_versions(_LIBRARIES),
+        },
         processor=machine.processor,
         instruction_set=" ".join(machine.instruction_sets),
         dtype=",".join(sorted({block.dtype for block in result.dense})),
@@ -370,14 +373,3 @@ def _environment(result: CollectionResult) -> Environment:
         ),
         platform=platform.platform(),
     )
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the main libraries, of those that are installed."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
