@@ -401,6 +401,16 @@ def test_a_reader_that_fails_sets_the_file_aside(part, counter, monkeypatch) -> 
     assert refused.value.detail == "the markdown file cannot be read (TypeError)"
 
 
+def test_too_little_memory_is_no_fault_of_the_file(counter, monkeypatch) -> None:
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    kind = replace(FORMATS[".md"], read=fail)
+    monkeypatch.setattr(document, "format_of", lambda _: kind)
+    with pytest.raises(MemoryError):
+        chunk_document(PurePosixPath("c/a.md"), b"text", SETTINGS, counter)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     data=st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)),

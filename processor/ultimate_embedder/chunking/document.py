@@ -84,10 +84,11 @@ def _unusable_if_failing(kind: Format) -> Iterator[None]:
 
     Raises:
         Unreadable: what was raised, if not Unreadable already.
+        MemoryError: there is too little, which is no fault of the file.
     """
     try:
         yield
-    except Unreadable:
+    except (Unreadable, MemoryError):
         raise
     except MissingExtra as error:
         raise Unreadable("missing_extra", str(error)) from error
