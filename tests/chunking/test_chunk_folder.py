@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -136,10 +137,24 @@ def test_processes_and_runs_give_the_same_bytes(job, monkeypatch) -> None:
 def test_a_file_that_kills_its_worker_is_set_aside(job, monkeypatch) -> None:
     tasks = [(document, None) for document in _documents(job)]
     monkeypatch.setattr(workers, "_chunk", _die_on_notes)
-    outcomes = list(workers.in_processes(job, tasks, 2))
+    with workers.Processes(job, 2) as processes:
+        outcomes = list(processes.outcomes(tasks))
+        again = list(processes.outcomes(tasks[:1]))  # a pool that broke is replaced
+    assert [one.source for one in again] == [tasks[0][0].path.as_posix()]
+    assert again[0].entry is not None
     assert len(outcomes) == len(tasks)
     assert [o.source for o in outcomes if o.entry is None] == ["docs/inner/notes.txt"]
     assert [o.reason for o in outcomes if o.entry is None] == ["crashed"]
+
+
+def test_files_given_to_a_pool_that_has_broken_are_not_lost(job) -> None:
+    tasks = [(document, None) for document in _documents(job)]
+    with workers.Processes(job, 2) as processes:
+        with pytest.raises(BrokenProcessPool):
+            processes._opened().submit(os._exit, 3).result()
+        outcomes = list(processes.outcomes(tasks))
+    assert len(outcomes) == len(tasks)
+    assert all(outcome.entry is not None for outcome in outcomes)
 
 
 def _documents(job: ChunkJob) -> list[discovery.Document]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..disk_space import require_writable
@@ -13,10 +14,13 @@ from ..telemetry import events as ev
 from .discovery import Collection, Document, find_collections, loose_files
 from .one_file import ChunkJob, FileChunker, Outcome
 from .state import Entry, State
-from .workers import in_processes
+from .workers import Processes, Task
 
 SMALL_JOB_BYTES = 2**20
 """Below this, starting processes costs more time than they save."""
+
+Chunk = Callable[[Sequence[Task]], Iterator[Outcome]]
+"""Chunks the files of a collection, in this process or in others."""
 
 UNOWNED_SHOWN = 5
 """Chunk files of no source that a warning names; the others are counted."""
@@ -87,7 +91,7 @@ def chunk_folder(job: ChunkJob, emit: ev.Emit = ev.silent) -> list[CollectionRep
     """
     found = find_collections(job.input_dir, job.collections)
     _check_output(job)
-    chunker = FileChunker(job)
+    here = FileChunker(job)
     if loose := loose_files(job.input_dir):
         message = (
             "Documents outside any first-level folder are not chunked; "
@@ -105,9 +109,10 @@ def chunk_folder(job: ChunkJob, emit: ev.Emit = ev.silent) -> list[CollectionRep
         if state.whole:
             state.save(whole=False)  # this run may be killed
         reports = []
-        for one in found:
-            reports.append(_collection(job, chunker, one, state, emit))
-            state.save_unfinished()
+        with _chunking(job, here, found) as chunk:
+            for one in found:
+                reports.append(_collection(job, chunk, one, state, emit))
+                state.save_unfinished()
         if not job.collections:
             _forget_other_collections(state, [one.name for one in found])
         if not state.whole:
@@ -152,7 +157,7 @@ def _check_output(job: ChunkJob) -> None:
 
 def _collection(
     job: ChunkJob,
-    chunker: FileChunker,
+    chunk: Chunk,
     collection: Collection,
     state: State,
     emit: ev.Emit,
@@ -168,32 +173,43 @@ def _collection(
         _quarantine(report, place, reason, detail, emit)
     report.removed = _forget_deleted(state, collection)
     _announce(job, collection, emit)
-    for outcome in _outcomes(job, chunker, collection.documents, state):
+    for outcome in chunk(_tasks(job, collection.documents, state)):
         _note(job, report, outcome, state, emit)
     report.seconds = time.perf_counter() - began
     _conclude(job, report, emit)
     return report
 
 
-def _outcomes(
-    job: ChunkJob, chunker: FileChunker, documents: Sequence[Document], state: State
-) -> Iterator[Outcome]:
-    known = {} if job.fresh else state.files
-    tasks = [(document, known.get(document.path.as_posix())) for document in documents]
+@contextmanager
+def _chunking(
+    job: ChunkJob, here: FileChunker, found: Sequence[Collection]
+) -> Iterator[Chunk]:
+    """Give what chunks files; several processes where there is enough to do."""
+    documents = [document for one in found for document in one.documents]
     workers = job.workers or len(os.sched_getaffinity(0))
-    if workers > 1 and _total_bytes(job, documents) > SMALL_JOB_BYTES:
-        yield from in_processes(job, tasks, workers)
+    whole = sum(_size(job, document) for document in documents)
+    if workers > 1 and whole > SMALL_JOB_BYTES:
+        with Processes(job, min(workers, len(documents))) as processes:
+            yield processes.outcomes
     else:
-        for task in tasks:
-            yield chunker(*task)
+        yield lambda tasks: (here(*task) for task in tasks)
 
 
-def _total_bytes(job: ChunkJob, documents: Sequence[Document]) -> int:
-    return sum(
-        path.stat().st_size
-        for document in documents
-        if (path := job.input_dir / document.path).is_file()
-    )
+def _tasks(job: ChunkJob, documents: Sequence[Document], state: State) -> list[Task]:
+    """Return the files with what is known of them, large ones first.
+
+    So the workers of a collection end together.
+    """
+    known = {} if job.fresh else state.files
+    order = sorted(documents, key=lambda one: -_size(job, one))
+    return [(document, known.get(document.path.as_posix())) for document in order]
+
+
+def _size(job: ChunkJob, document: Document) -> int:
+    try:
+        return (job.input_dir / document.path).stat().st_size
+    except OSError:
+        return 0  # it is told of when it is read
 
 
 def _announce(job: ChunkJob, collection: Collection, emit: ev.Emit) -> None:

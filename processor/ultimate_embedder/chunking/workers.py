@@ -17,62 +17,84 @@ Task = tuple[Document, Entry | None]
 _chunker: list[FileChunker] = []  # of a worker process: set once, at its start
 
 
-def in_processes(
-    job: ChunkJob, tasks: Sequence[Task], workers: int
-) -> Iterator[Outcome]:
-    """Yield the outcome of each task, as they become ready.
+class Processes:
+    """Worker processes over any number of collections: started once, where needed."""
 
-    A file that kills its worker (a fault in a parser's native code) is set aside as
-    `crashed`; the files that were under way beside it are done again.
+    def __init__(self, job: ChunkJob, workers: int) -> None:
+        """Start none yet."""
+        self._job = job
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
 
-    Raises:
-        OutputError: a chunk file cannot be written.
-    """
-    done: set[Document] = set()
-    crashed = False
-    for task, outcome in _pool(job, tasks, workers):
-        if outcome is None:
-            crashed = True
-        else:
-            done.add(task[0])
-            yield outcome
-    if crashed:
-        for task in tasks:
-            if task[0] not in done:
-                yield from _alone(job, task)
+    def __enter__(self) -> Processes:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        """Wait for the files under way, drop the others."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
-def _pool(
-    job: ChunkJob, tasks: Sequence[Task], workers: int
-) -> Iterator[tuple[Task, Outcome | None]]:
-    """Yield each task with its outcome, None when a worker died."""
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)),
-        # A forked copy of a process with threads (the tokenizer has some) may hang.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(job,),
-    )
-    try:
+    def outcomes(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Yield the outcome of each task, as they become ready.
+
+        A file that kills its worker (a fault in a parser's native code) is set aside as
+        `crashed`; the files that were under way beside it are done again.
+
+        Raises:
+            OutputError: a chunk file cannot be written.
+        """
+        lost = []
+        for task, outcome in self._tried(tasks):
+            if outcome is None:
+                lost.append(task)
+            else:
+                yield outcome
+        for task in lost:
+            yield from self._alone(task)
+
+    def _tried(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome | None]]:
+        """Yield each task with its outcome, None when a worker died."""
+        pool = self._opened()
         futures: dict[Future[Outcome], Task] = {
-            pool.submit(_chunk, *task): task for task in tasks
+            _submitted(pool, task): task for task in tasks
         }
         for future in as_completed(futures):
             try:
                 yield futures[future], future.result()
             except BrokenProcessPool:
+                self._pool = None  # it takes no more work
                 yield futures[future], None
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    def _opened(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                # A forked copy of a process with threads (the tokenizer has some) may
+                # hang.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(self._job,),
+            )
+        return self._pool
+
+    def _alone(self, task: Task) -> Iterator[Outcome]:
+        for _, outcome in self._tried([task]):
+            yield outcome or Outcome(
+                task[0].path.as_posix(),
+                reason="crashed",
+                detail="the parser ended the process; mend or remove the file",
+            )
 
 
-def _alone(job: ChunkJob, task: Task) -> Iterator[Outcome]:
-    for _, outcome in _pool(job, [task], 1):
-        yield outcome or Outcome(
-            task[0].path.as_posix(),
-            reason="crashed",
-            detail="the parser ended the process; mend or remove the file",
-        )
+def _submitted(pool: ProcessPoolExecutor, task: Task) -> Future[Outcome]:
+    """Return the task's future; in a pool that broke meanwhile, a failed one."""
+    try:
+        return pool.submit(_chunk, *task)
+    except BrokenProcessPool as error:
+        future: Future[Outcome] = Future()
+        future.set_exception(error)
+        return future
 
 
 def _start(job: ChunkJob) -> None:
