@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .addresses import shown_address
+from .addresses import address_parts, shown_address
 from .config import ALL_EXPORTS, GIB
 from .errors import UsageError
 from .models.catalogue import PROFILES
@@ -180,7 +180,8 @@ def text(value: object) -> str:
 def url(value: object) -> str:
     """Return an http or https address."""
     address = text(value)
-    if not re.match(r"https?://[^/\s]+", address):
+    parts = address_parts(address)
+    if not re.match(r"https?://[^/\s]+", address) or not (parts and parts.hostname):
         raise ValueError("allowed: an address such as http://localhost:4317")
     return address
 

@@ -132,10 +132,25 @@ def test_a_refused_key_and_a_wrong_request_are_not_asked_again(
     assert fake.asked.count("Upsert") == 1
 
 
-@pytest.mark.parametrize("url", ["", "ftp://host", "http://", "://x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "ftp://host", "http://", "://x"),
+        *("http://[::1", "http://[secret]:6333", "http://host℀:6333"),
+        *("http://host:99999", "host:99999", "http://host:port"),
+    ],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="no address"):
+    with pytest.raises(UsageError, match="no address") as refused:
         Server(url=url)
+    assert url in refused.value.message
+    assert "http://localhost:6333" in (refused.value.cure or "")
+
+
+@pytest.mark.parametrize("url", ["cluster:6333", "localhost:6333", "[::1]:6333"])
+def test_an_address_without_a_scheme_is_opened(url: str) -> None:
+    with closing(at_server(Server(url=url, transport="http"), "docs")) as store:
+        assert store.identity() == url
 
 
 @pytest.mark.parametrize(

@@ -398,6 +398,15 @@ def test_a_refused_address_is_quoted_without_its_login(tmp_path: Path) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("address", ["http://[::1", "http://host:99999"])
+def test_an_address_that_cannot_be_read_is_refused_by_its_option(
+    tmp_path: Path, address: str
+) -> None:
+    given = {"otlp_endpoint": (address, "--otlp-endpoint")}
+    with pytest.raises(UsageError, match=r"--otlp-endpoint is .* such as http://"):
+        settled(tmp_path, given)
+
+
 def test_the_rerank_cap_changes_nothing_else_of_the_model(tmp_path: Path) -> None:
     plain = settled(tmp_path).pipeline.rerank
     capped = settled(

@@ -323,7 +323,11 @@ def test_the_port_or_the_protocol_chooses_grpc() -> None:
 
 @pytest.mark.parametrize(
     ("endpoint", "protocol"),
-    [("localhost", None), ("ftp://host", None), ("http://host", "carrier pigeon")],
+    [
+        *(("localhost", None), ("ftp://host", None), ("http://[::1", None)),
+        *(("http://host:99999", None), ("http://host:99999", "grpc")),
+        ("http://host", "carrier pigeon"),
+    ],
 )
 def test_an_endpoint_or_protocol_of_no_known_kind_is_refused(
     endpoint: str, protocol: str | None

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import urlsplit
 
-from ..addresses import without_login
+from ..addresses import address_parts, without_login
 from ..errors import DeliveryError, MissingExtra, UsageError
 from .edge_store import EdgeStore
 from .qdrant_errors import told
@@ -43,8 +42,12 @@ class Server:
     seconds: int = REQUEST_SECONDS
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url if "//" in self.url else f"//{self.url}")
-        if parts.scheme not in {"", "http", "https"} or not parts.hostname:
+        parts = address_parts(self.url)
+        if (
+            parts is None
+            or parts.scheme not in {"", "http", "https"}
+            or not parts.hostname
+        ):
             raise UsageError(
                 f"'{self.place}' is no address of a Qdrant server.",
                 cure="Write it as http://localhost:6333.",
@@ -58,16 +61,16 @@ class Server:
     @property
     def beneath_a_path(self) -> bool:
         """Whether a proxy serves it under a path, as it cannot serve gRPC."""
-        address = self.url if "//" in self.url else f"//{self.url}"
-        return urlsplit(address).path not in {"", "/"}
+        parts = address_parts(self.url)
+        return parts is not None and parts.path not in {"", "/"}
 
     @property
     def key_in_clear(self) -> bool:
         """Whether the key would travel over a network unencrypted."""
-        address = self.url if "//" in self.url else f"//{self.url}"
-        parts = urlsplit(address)
+        parts = address_parts(self.url)
         return (
             self.api_key is not None
+            and parts is not None
             and parts.scheme != "https"
             and parts.hostname not in _LOOPBACK
         )
@@ -164,7 +167,8 @@ def _client(server: Server, *, grpc: bool, seconds: int) -> QdrantClient:
     client = _client_class()
     with told(f"Qdrant at {server.place}"), _without_warnings():
         return client(
-            url=server.url,
+            # Without a scheme the client takes a host that is not local for one.
+            url=server.url if "//" in server.url else f"http://{server.url}",
             api_key=server.api_key,
             prefer_grpc=grpc,
             grpc_port=server.grpc_port,

@@ -7,11 +7,10 @@ Headers, certificates, compression and time limits are read from the standard
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from ..addresses import without_login
+from ..addresses import address_parts, without_login
 from ..errors import MissingExtra, UsageError
 from .printable import printable
 
@@ -30,8 +29,12 @@ def otlp_exporter(endpoint: str, protocol: str | None = None) -> SpanExporter:
         MissingExtra: the extra `otlp` is not installed.
         UsageError: the protocol or the endpoint is of no known kind.
     """
-    address = urlsplit(endpoint)
-    if address.scheme not in {"http", "https"} or not address.hostname:
+    address = address_parts(endpoint)
+    if (
+        address is None
+        or address.scheme not in {"http", "https"}
+        or not address.hostname
+    ):
         raise UsageError(
             f"'{printable(without_login(endpoint))}' is no OTLP endpoint.",
             cure="Give an address such as http://localhost:4318.",
