@@ -47,7 +47,7 @@ def device_lock(
 
     Raises:
         DeviceBusy: another has it; the message names process, model and since when.
-        OutputError: the lock file cannot be made.
+        OutputError: the lock file cannot be made, or its file system has no locks.
     """
     path = _own_folder(folder) / f"{_UNSAFE.sub('-', identity)}.lock"
     descriptor = _take(path, shown, deadline, emit)
@@ -57,11 +57,13 @@ def device_lock(
             "model": model,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the card is held all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
-        os.ftruncate(descriptor, 0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
         os.close(descriptor)
 
 
@@ -95,6 +97,12 @@ def _take(path: Path, shown: str, deadline: float, emit: Emit) -> int:
                 )
             time.sleep(min(_SECONDS_BETWEEN_TRIES, left))
             continue
+        except OSError as error:
+            os.close(descriptor)
+            raise OutputError(
+                f"{path} cannot be locked: {error.strerror or error}.",
+                cure="Set TMPDIR to a folder on a file system that has locks.",
+            ) from error
         if _is_still(path, descriptor):
             return descriptor
         os.close(descriptor)  # someone cleaned the folder between open and lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,19 @@ def test_nothing_is_removed_while_a_run_works_there(output: Path) -> None:
     with only_run_in(output / ".work"):
         assert run_function(clean, [str(output), "--all"]) == STOPPED
     assert kept(output, used=False) == before
+
+
+def test_room_is_made_where_not_a_byte_can_be_written(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        assert run_function(clean, [str(output)]) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not kept(output, used=False)
+    assert "emoved" in capsys.readouterr().out
 
 
 def test_an_unknown_name_is_told_with_those_found(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import resource
 import stat
 from pathlib import Path
 from threading import Timer
@@ -113,3 +115,35 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
         leases(tmp_path).hold("ours", ["cuda:0"], stage="dense", emit=silent),
     ):
         pytest.fail("a link was followed")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with (
+        pytest.raises(OutputError, match=r"cannot be locked: .*TMPDIR"),
+        leases(tmp_path).hold("ours", ["cuda:0"], stage="dense", emit=silent),
+    ):
+        pytest.fail("a card was lent without a lock")
+
+
+def test_a_full_disk_costs_the_name_of_the_holder_and_not_the_card(
+    tmp_path: Path,
+) -> None:
+    ours = leases(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with (
+            ours.hold("first", ["cuda:0"], stage="dense", emit=silent),
+            pytest.raises(DeviceBusy, match="held by another process"),
+            ours.hold("second", ["cuda:0"], stage="dense", emit=silent),
+        ):
+            pytest.fail("the card was lent twice")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ def only_run_in(work_root: Path) -> Iterator[None]:
 
     Raises:
         RunStopped: another run holds it.
-        OutputError: the lock cannot be written, or the file system has no locks.
+        OutputError: the lock cannot be made, or the file system has no locks.
     """
     path = work_root / _LOCK
     try:
@@ -34,7 +35,7 @@ def only_run_in(work_root: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = path.read_text(encoding="ascii", errors="replace").strip()
+            holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
             raise RunStopped(
                 f"Another run (process {holder or 'unknown'}) works in "
                 f"{work_root.parent}.",
@@ -45,8 +46,9 @@ def only_run_in(work_root: Path) -> Iterator[None]:
                 f"{path} cannot be locked: {error.strerror or error}.",
                 cure="Choose an --output-dir on a file system that has locks.",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        with contextlib.suppress(OSError):  # `clean` must work on a full disk
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         yield
     finally:
         os.close(descriptor)
