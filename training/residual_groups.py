@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from processor.ultimate_embedder.adaptation.groups import Group, make_group, thinned
+from processor.ultimate_embedder.config import RERANK_CANDIDATES
 from processor.ultimate_embedder.encoders.bm25 import Bm25Encoder, TermCounter
 from processor.ultimate_embedder.encoders.texts import TextEncoder
 from processor.ultimate_embedder.errors import InputError
@@ -32,6 +33,7 @@ from processor.ultimate_embedder.records import (
 from processor.ultimate_embedder.retrieval.fusion import DEFAULT_FUSION
 from processor.ultimate_embedder.retrieval.indexes import DenseIndex, SparseIndex
 from processor.ultimate_embedder.retrieval.postings import Postings, write_postings
+from processor.ultimate_embedder.search.depth import fusion_depth
 from processor.ultimate_embedder.stages.fusion import (
     DenseLeg,
     FusionStage,
@@ -41,7 +43,6 @@ from processor.ultimate_embedder.stages.fusion import (
 from processor.ultimate_embedder.telemetry.events import silent
 
 DENSE, BM25 = "all-miniLM-l6", "qdrant-bm25"
-DEPTH = 100
 MOST_WORDS = 40
 OFTEN = 200
 JUDGED = "judged"
@@ -113,7 +114,7 @@ def pool_groups(
             _bm25_leg(queries, texts, Path(room)),
         ]
         found = FusionStage(fusion, pool.name, silent).run(
-            queries, legs, [DENSE, BM25], DEPTH
+            queries, legs, [DENSE, BM25], fusion_depth(RERANK_CANDIDATES)
         )
     rng = np.random.default_rng(_number(pool.name, choices.seed))
     groups = []
