@@ -132,8 +132,13 @@ def test_the_fingerprint_follows_what_decides_a_score(tmp_path: Path) -> None:
     local = of(hf_model_id=str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"two")
     others = [local, of(hf_model_id=str(tmp_path)), of(max_tokens=64), of(threads=1)]
+    (tmp_path / "1_Dense").mkdir()
+    (tmp_path / "1_Dense" / "model.safetensors").write_bytes(b"three")
+    others.append(of(hf_model_id=str(tmp_path)))
+    (tmp_path / ".git").write_text("no part of a model")
+    assert others[-1] == of(hf_model_id=str(tmp_path))
     others += [on("H200", "float16"), on("H200", "bfloat16"), on("T4", "float16")]
-    assert len({of(), *others}) == 8
+    assert len({of(), *others}) == 9
 
 
 def config_of(root: Path, output: str) -> PipelineConfig:

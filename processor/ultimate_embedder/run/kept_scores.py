@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 
 from ..config import RerankingConfig
+from ..encoders.content_sums import folder_sha256
 from ..encoders.protocols import PairScorer
 from ..encoders.weight_difference import difference_sha256
 from ..hardware import this_machine
@@ -155,15 +156,19 @@ def scores_fingerprint(
 
     `dtype` is the precision of the device, `card` a GPU's name: another model of card
     has other kernels.
+
+    Raises:
+        ModelNotAvailable: a file of a local model cannot be read.
     """
     settings = asdict(config)
+    folder = Path(config.hf_model_id)  # a model of the hub has its revision instead
     facts = {
         "rules": _RULES,
         "settings": {k: settings[k] for k in settings if k not in _DECIDE_NOTHING},
         "difference": difference_sha256(config.difference)
         if config.difference
         else None,
-        "weights": _folder_sums(Path(config.hf_model_id)),
+        "weights": folder_sha256(folder) if folder.is_dir() else None,
         "device": [device.split(":", maxsplit=1)[0], card],
         "dtype": dtype,
         "threads": [threads, this_machine().cores],
@@ -172,17 +177,6 @@ def scores_fingerprint(
     }
     content = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.sha256(content).digest()
-
-
-def _folder_sums(folder: Path) -> list[tuple[str, str]]:
-    """Return the sums of a local model's files; one of the hub is pinned otherwise."""
-    sums = []
-    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if path.is_file():
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            sums.append((path.name, digest))
-    return sums
 
 
 def _read(descriptor: int) -> bytes:
