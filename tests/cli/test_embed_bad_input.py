@@ -133,6 +133,18 @@ def test_a_dry_run_plans_and_writes_nothing(place: Path) -> None:
     assert not (place / "Embeddings").exists()
 
 
+def test_a_plan_tells_files_set_aside_from_chunks(place: Path) -> None:
+    folder = place / "Chunked" / "docs"
+    (folder / "b_chunks.json").write_text("torn [", encoding="utf-8")
+    entries = [{"text": "One more."}, {"text": ""}, {"text": 3}]
+    (folder / "c_chunks.json").write_text(json.dumps(entries), encoding="utf-8")
+    done = call(place, "--dry-run", "--log-format", "json")
+    assert done.returncode == 0, done.stderr
+    (collection,) = json.loads(done.stdout)["collections"]
+    counts = [collection[key] for key in ("chunks", "chunks_aside", "files_aside")]
+    assert counts == [2, 2, 1]
+
+
 def test_the_layers_meet_in_the_header(place: Path) -> None:
     (place / "ultimate-embedder.toml").write_text("seed = 1\nprobes = false\n")
     (place / ".env").write_text("EMBEDDER_ENABLE_SPARSE=off\n", encoding="utf-8")

@@ -30,7 +30,8 @@ PLAN = RunPlan(
         CollectionPlan(
             name="docs",
             chunks=1000,
-            quarantined=2,
+            chunks_aside=2,
+            files_aside=1,
             models=(
                 ModelPlan(
                     model="all-miniLM-l6",
@@ -170,7 +171,7 @@ def test_a_dry_run_shows_the_plan_and_makes_no_folder(
     assert "Expected time: 2 min 5 s" in out
     rows = [" ".join(line.split()) for line in out.splitlines() if "  docs" in line]
     assert rows == [
-        "docs 1,000 2",
+        "docs 1,000 2 1",
         "docs all-miniLM-l6 140,000 150,000 12 3 40 0.5 GiB 2 min 5 s",
     ]
     assert not settings.pipeline.output_dir.exists()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..memory_plan import MemoryPlan
     from ..run.plan import CollectionPlan, ModelPlan, RunPlan
 
-_COLLECTIONS = ("collection", "chunks", "set aside")
+_COLLECTIONS = ("collection", "chunks", "chunks set aside", "files set aside")
 _PASSES = (
     "collection",
     "model",
@@ -51,7 +51,12 @@ def plan_sheets(plan: RunPlan) -> tuple[Sheet, ...]:
         title=f"Plan; nothing was computed. Expected time: {_total(plan)}",
         columns=_COLLECTIONS,
         rows=tuple(
-            (one.name, count(one.chunks), count(one.quarantined))
+            (
+                one.name,
+                count(one.chunks),
+                count(one.chunks_aside),
+                count(one.files_aside),
+            )
             for one in plan.collections
         ),
         numbers=_COLLECTIONS[1:],

@@ -39,14 +39,19 @@ class Conservation:
     quarantined: tuple[Quarantined, ...]
 
     @property
-    def quarantined_chunks(self) -> int:
+    def chunks_aside(self) -> int:
         """Chunks set aside; a file that could not be read counts as none."""
         return sum(item.index is not None for item in self.quarantined)
 
     @property
+    def files_aside(self) -> int:
+        """Files set aside: how many chunks they hold is not known."""
+        return len(self.quarantined) - self.chunks_aside
+
+    @property
     def adds_up(self) -> bool:
         """Whether every chunk read is accounted for."""
-        return self.chunks_read == self.embedded + self.quarantined_chunks
+        return self.chunks_read == self.embedded + self.chunks_aside
 
 
 class ChunkStore:

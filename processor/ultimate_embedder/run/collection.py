@@ -259,11 +259,11 @@ class CollectionRun:
                     f"{lost} tokens are not in their vectors. Use --long-texts "
                     "windows, or chunk with a smaller --max-tokens, to keep them."
                 )
-        aside = len(found.store.conservation.quarantined)
-        if aside:
+        aside = found.store.conservation
+        if aside.quarantined:
             self._warn(
-                f"Set aside: {aside}. The manifest lists what and why under "
-                "conservation.quarantined."
+                f"Set aside, chunks: {aside.chunks_aside}, files: {aside.files_aside}. "
+                "The manifest lists what and why under conservation.quarantined."
             )
         return found
 

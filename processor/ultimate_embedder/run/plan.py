@@ -41,11 +41,12 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionPlan:
-    """One collection, as measured."""
+    """One collection, as measured. What the `files_aside` hold is not known."""
 
     name: str
     chunks: int
-    quarantined: int
+    chunks_aside: int
+    files_aside: int
     models: tuple[ModelPlan, ...]
 
 
@@ -87,10 +88,12 @@ def plan_collection(
     measured: MeasuredCollection, devices: tuple[str, ...], budget: PlanBudget
 ) -> CollectionPlan:
     """Return the plan of a measured collection on these devices."""
+    conservation = measured.store.conservation
     return CollectionPlan(
         name=measured.store.collection,
         chunks=len(measured.store),
-        quarantined=len(measured.store.conservation.quarantined),
+        chunks_aside=conservation.chunks_aside,
+        files_aside=conservation.files_aside,
         models=tuple(_plan(model, devices, budget) for model in measured.models),
     )
 
