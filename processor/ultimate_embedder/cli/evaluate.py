@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import orjson
 import typer
 
-from ..config import PipelineConfig
-from ..errors import OutputError, RunStopped, UsageError
-from ..evaluation.beir import find_beir_folders
-from ..evaluation.chunk_files import Treatment
-from ..evaluation.evaluate import JudgedCorpora, evaluate_existing
-from ..evaluation.judged_bundle import EvaluationChoices, JudgedSet
+from ..errors import OutputError
+from ..evaluation.judged_bundle import EvaluationChoices
 from ..evaluation.report import Evaluation
-from ..evaluation.trec_runs import write_runs
-from ..search import open_bundle
-from ..settings import Settings, resolve
-from ..telemetry.events import Emit
+from ..settings import resolve
 from ..telemetry.printable import printable
-from .embed_options import (
-    Given,
-    own_parameters,
-    setting_parameters,
-    typed,
-    with_parameters,
-)
+from .embed_options import own_parameters, setting_parameters, typed, with_parameters
 from .errors_out import EXIT_FAILED, say
+from .evaluate_run import Asked, judge, refuse_misfits
 from .evaluate_tables import LEGEND, card_line, markdown, sheets
 from .listeners import listening
 from .output import Format, show_sheet, stdout_format
@@ -56,24 +41,7 @@ _SETTINGS = (
     "offline",
     "seed",
 )
-_FOR_BUNDLES = {"rerank_model", "enable_rerank", "fusion", "offline", "seed"}
 _RERANK_QUERIES = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """The options that are no settings of the main job."""
-
-    bundle: Path | None
-    data: Path | None
-    queries: Path | None
-    qrels: Path | None
-    sets: tuple[str, ...]
-    split: str | None
-    documents: Literal["whole", "chunked", "both"] | None
-    text_format: str | None
-    work_dir: Path | None
-    runs: Path | None
 
 
 def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
@@ -204,7 +172,7 @@ def evaluate(  # noqa: PLR0913 - each is an option
     Exit codes: 0 every set is judged; 1 one could not be, or an input is damaged; 2 bad
     usage; 3 stopped before the end, and the same command with --work-dir resumes.
     """
-    asked = _Asked(
+    asked = Asked(
         bundle=bundle,
         data=data,
         queries=queries,
@@ -217,7 +185,7 @@ def evaluate(  # noqa: PLR0913 - each is an option
         runs=runs,
     )
     command_line = typed(given)
-    _refuse_misfits(asked, command_line)
+    refuse_misfits(asked, command_line)
     settings = resolve(command_line)
     rerank = settings.pipeline.active_rerank is not None
     choices = EvaluationChoices(
@@ -227,8 +195,7 @@ def evaluate(  # noqa: PLR0913 - each is an option
     )
     style = stdout_format()
     with listening(settings.reporting, style) as emit:
-        judge = _judge_corpora if bundle is None else _judge_bundle
-        found = judge(asked, command_line, settings, choices, emit)
+        found = judge(asked, command_line, settings.pipeline, choices, emit)
     if markdown_file is not None:
         _write(markdown_file, markdown(found))
     if as_json:
@@ -240,122 +207,6 @@ def evaluate(  # noqa: PLR0913 - each is an option
         say("error", f"{failed.name}, {failed.treatment}: {failed.error}")
     if found.failed:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _refuse_misfits(asked: _Asked, given: Given) -> None:
-    """Return when the options say one thing: judge corpora, or a bundle.
-
-    Raises:
-        UsageError: they name both or neither, or one that has no meaning there.
-    """
-    if (asked.bundle is None) == (asked.data is None):
-        raise UsageError(
-            "Either --data or a bundle is needed.",
-            cure="A bundle also needs --queries and --qrels.",
-        )
-    if asked.bundle is None:
-        for option in ("queries", "qrels"):
-            if getattr(asked, option) is not None:
-                raise UsageError(f"--{option} belongs to a bundle, not to --data.")
-        return
-    if asked.queries is None or asked.qrels is None:
-        raise UsageError("A bundle is judged by --queries FILE and --qrels FILE.")
-    for option in ("sets", "split", "documents", "text_format", "work_dir"):
-        if getattr(asked, option):
-            name = option.replace("_", "-")
-            raise UsageError(f"--{name} belongs to --data, not to a bundle.")
-    for key in given.keys() - _FOR_BUNDLES:
-        raise UsageError(
-            f"{given[key][1]} says how a bundle is made; this one exists.",
-            cure="Leave it out, or use --data.",
-        )
-
-
-def _judge_corpora(
-    asked: _Asked,
-    _: Given,
-    settings: Settings,
-    choices: EvaluationChoices,
-    emit: Emit,
-) -> Evaluation:
-    assert asked.data is not None  # noqa: S101 - checked above
-    folders = find_beir_folders(asked.data, asked.split or "test", asked.sets)
-    treatments: dict[str, tuple[Treatment, ...]] = {
-        "whole": ("whole",),
-        "chunked": ("chunked",),
-        "both": ("whole", "chunked"),
-    }
-    with _work_folder(asked.work_dir) as work_dir:
-        return JudgedCorpora(
-            folders=folders,
-            treatments=treatments[asked.documents or "whole"],
-            config=_for_judging(settings.pipeline, choices),
-            choices=choices,
-            work_dir=work_dir,
-            emit=emit,
-            extension=asked.text_format or "txt",
-        ).evaluate(_keeper(asked))
-
-
-def _judge_bundle(
-    asked: _Asked,
-    given: Given,
-    settings: Settings,
-    choices: EvaluationChoices,
-    emit: Emit,
-) -> Evaluation:
-    assert asked.bundle and asked.queries and asked.qrels  # noqa: S101 - checked above
-    config = settings.pipeline
-    opened = open_bundle(
-        asked.bundle,
-        offline=config.offline,
-        fusion=config.fusion if "fusion" in given else None,
-        rerank=config.rerank if "rerank_model" in given else None,
-    )
-    with opened:
-        return evaluate_existing(
-            opened, asked.queries, asked.qrels, choices, emit, _keeper(asked)
-        )
-
-
-def _for_judging(config: PipelineConfig, choices: EvaluationChoices) -> PipelineConfig:
-    """Return the main job's settings for bundles that are only searched."""
-    return replace(
-        config,
-        queries=None,
-        baseline=None,
-        exports=("npy", "jsonl"),
-        jsonl_layout="qdrant",
-        enable_rerank=config.enable_rerank and choices.rerank_queries != 0,
-    )
-
-
-def _keeper(asked: _Asked) -> Callable[[JudgedSet], None]:
-    def keep(done: JudgedSet) -> None:
-        if asked.runs is not None:
-            report = done.report
-            label = report.name
-            if asked.documents == "both":
-                label = f"{label}.{report.treatment}"
-            write_runs(asked.runs, label, done.rankings)
-
-    return keep
-
-
-@contextmanager
-def _work_folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        yield given
-        return
-    with tempfile.TemporaryDirectory(prefix="ultimate-embedder-") as folder:
-        try:
-            yield Path(folder)
-        except (KeyboardInterrupt, RunStopped) as error:
-            why = error.message if isinstance(error, RunStopped) else "Stopped."
-            raise RunStopped(
-                f"{why} The temporary work folder is gone.",
-                cure="With --work-dir DIR the same command would go on from here.",
-            ) from error
 
 
 def _show(found: Evaluation, style: Format) -> None:
