@@ -1,6 +1,7 @@
 """A worker process with a hashing encoder; its device's name says how it fails.
 
-One on the device `waits` begins when another one is lost.
+One on the device `waits` begins when another one is lost; `holds-its-first` answers its
+first two batches at once, and `cpu` is asked for one at a time.
 
 `python fake_worker.py ROOT`, then the protocol of `workers.process`.
 """
@@ -81,6 +82,7 @@ def main() -> None:
     answer(answer_to_line(Ready()))
     if job.device == "dies-idle":
         die(job)
+    held = b""
     for number, line in enumerate(sys.stdin.buffer):
         if job.device == "waits":
             wait_for_an_end(job)
@@ -106,7 +108,11 @@ def main() -> None:
         if job.device == "dies-mid-answer" and number == 1:
             answer(done[: len(done) // 2])
             die(job)
-        answer(done)
+        if job.device == "holds-its-first" and number == 0:
+            held = done
+            continue
+        answer(held + done)
+        held = b""
 
 
 main()

@@ -76,6 +76,16 @@ def test_what_a_lost_worker_had_is_done_by_the_other(
     assert said.startswith(f"A worker on {how} ended (")
 
 
+@pytest.mark.timeout(60)
+def test_a_worker_on_a_gpu_has_a_second_batch_before_it_answers(
+    make_pass: MakePass,
+) -> None:
+    undisturbed = vectors(make_pass("undisturbed"), in_process(hashing))
+    ahead = make_pass("ahead")
+    assert vectors(ahead, workers("holds-its-first")) == undisturbed
+    assert len(ahead.heard.of(BatchFinished)) == len(ahead.plan) > 2
+
+
 class Enough(Exception):
     """Ends a pass from within."""
 

@@ -251,7 +251,7 @@ class Killer(RecordingListener):
         super().__call__(event)
         dense = [one for one in self.of(BatchFinished) if one.stage == "dense"]  # type: ignore[attr-defined]
         if self.pool is not None and self.armed and len(dense) == 2 and not self.killed:
-            busy = [one for one in self.pool._workers if one.ready and one.current]
+            busy = [one for one in self.pool._workers if one.ready and one.given]
             self.killed = busy[0].process.pid
             os.kill(self.killed, signal.SIGKILL)
 

@@ -1,4 +1,7 @@
-"""One batch of the plan: read its ids, encode, check, write in place, sync."""
+"""One batch of the plan: read its ids, encode, check; then write in place and sync.
+
+The two halves may run in two threads, so that a GPU does not wait for the disk.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +24,7 @@ from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..memory_plan import PassProbe
 from ..planning import BatchPlan
-from ..records import Float32Array, Int64Array
+from ..records import Float32Array, Int64Array, UInt32Array
 from .calibration import calibrated_budget
 from .jobs import BatchReply, BatchRequest, EncodeJob
 
@@ -114,6 +118,18 @@ def save_plan(path: Path, plan: BatchPlan) -> None:
 F = TypeVar("F", VectorFile, PlacedFile)
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A batch that is not on disk yet: what each output is to get, and the reply.
+
+    `dense` and `attention` are pieces with their vectors [n, width] and weights.
+    """
+
+    reply: BatchReply
+    dense: tuple[Int64Array, Float32Array] | None
+    attention: tuple[Int64Array, list[Float32Array]] | None
+
+
 class BatchEncoder:
     """Does the batches of one job with one encoder, in smaller passes where needed.
 
@@ -164,6 +180,15 @@ class BatchEncoder:
         """Put the batch's outputs on disk and tell what it cost.
 
         Raises:
+            ModelError, DeviceOutOfMemory: as `compute` does.
+            OSError: as `write` does.
+        """
+        return self.write(self.compute(request))
+
+    def compute(self, request: BatchRequest) -> Computed:
+        """Encode what the outputs of a batch lack.
+
+        Raises:
             ModelError: a vector is not finite or not of unit length.
             DeviceOutOfMemory: a text alone does not fit the device; `row` is its own.
         """
@@ -172,24 +197,17 @@ class BatchEncoder:
         rows = request.rows(len(batch))
         pieces = batch[rows]
         ids = [self._pieces.ids(self._tokens, int(piece)) for piece in pieces]
-        try:
-            if "attention" in request.outputs:
-                vectors, attention = self._encoder.encode_with_attention(ids)
-                own = request.lacking("attention", rows)
-                self._write_attention(pieces[own], [attention[at] for at in own])
-            else:
-                vectors = self._encoder.encode(ids)
-        except DeviceOutOfMemory as error:
-            if error.row is None:
-                raise
-            row = self._row(int(pieces[error.row]))
-            raise DeviceOutOfMemory(error.message, cure=error.cure, row=row) from error
+        vectors, attention = self._encoded(request, pieces, ids)
+        dense_part = attention_part = None
         if "dense" in request.outputs:
             check_unit_vectors(vectors, self._job.model.name)
             own = request.lacking("dense", rows)
-            self._write_dense(pieces[own], vectors[own])
+            dense_part = pieces[own], vectors[own]
+        if "attention" in request.outputs:
+            own = request.lacking("attention", rows)
+            attention_part = pieces[own], [attention[at] for at in own]
         cost = self._encoder.take_cost()
-        return BatchReply(
+        reply = BatchReply(
             batch=request.batch,
             outputs=request.outputs,
             rows=len(pieces),
@@ -204,10 +222,38 @@ class BatchEncoder:
             budget_tokens=self._encoder.budget.now,
             calibration=self._calibration,
         )
+        return Computed(reply, dense_part, attention_part)
+
+    def write(self, computed: Computed) -> BatchReply:
+        """Put what was computed on disk, synced; return the reply with that time in it.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        started = time.perf_counter()
+        if computed.attention is not None:
+            self._write_attention(*computed.attention)
+        if computed.dense is not None:
+            self._write_dense(*computed.dense)
+        seconds = computed.reply.seconds + time.perf_counter() - started
+        return replace(computed.reply, seconds=seconds)
 
     def close(self) -> None:
         """Let go of the files."""
         self._open.close()
+
+    def _encoded(
+        self, request: BatchRequest, pieces: Int64Array, ids: list[UInt32Array]
+    ) -> tuple[Float32Array, list[Float32Array]]:
+        try:
+            if "attention" in request.outputs:
+                return self._encoder.encode_with_attention(ids)
+            return self._encoder.encode(ids), []
+        except DeviceOutOfMemory as error:
+            if error.row is None:
+                raise
+            row = self._row(int(pieces[error.row]))
+            raise DeviceOutOfMemory(error.message, cure=error.cure, row=row) from error
 
     def _opened(self, kind: type[F], path: Path | None) -> F | None:
         if path is None:

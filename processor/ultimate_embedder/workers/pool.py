@@ -1,7 +1,7 @@
 """Hands the requests of a job to worker processes and collects what they did.
 
-A worker that dies is noticed by the end of its output; its batch goes to another one,
-and so does that of a worker whose device has no room for one text of it.
+A worker that dies is noticed by the end of its output; its batches go to another one,
+and so do those of a worker whose device has no room for one text of them.
 Workers are started as plain commands, not forked or spawned from the caller's main
 module, so this works the same from a script, a notebook and standard input.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import selectors
 import subprocess
 import sys
@@ -37,6 +38,8 @@ _COMMAND = (
     str(_IMPORT_ROOT),
 )
 _SECONDS_TO_END = 5.0
+_GIVEN_AT_ONCE = 2  # to a worker on a GPU
+_READ_BYTES = 2**16
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -67,7 +70,9 @@ class _Worker:
     def __init__(self, job: EncodeJob, command: Sequence[str]) -> None:
         self.device = job.device
         self.ready = False
-        self.current: BatchRequest | None = None
+        self.given: deque[BatchRequest] = deque()
+        """What it has and has not answered, in order."""
+        self._begun = b""  # of an answer whose end has not come
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -79,9 +84,28 @@ class _Worker:
             raise RuntimeError("the worker was started without a pipe")
         return self.process.stdout
 
+    @property
+    def may_take_ahead(self) -> bool:
+        """Whether it takes a batch to compute while it writes another one.
+
+        A GPU would wait for the disk; a CPU has nothing left to do beside.
+        """
+        return self.device != "cpu" and len(self.given) < _GIVEN_AT_ONCE
+
     def give(self, request: BatchRequest) -> None:
-        self.current = request
+        self.given.append(request)
         self._send(request.to_line())
+
+    def read_lines(self) -> list[bytes] | None:
+        """Return the answers that have come, waiting for some; None at their end.
+
+        Past any buffer of Python's: an answer left in one would wake no selector.
+        """
+        data = os.read(self.output.fileno(), _READ_BYTES)
+        if not data:
+            return None  # what was begun of an answer is none
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        return lines
 
     def end(self) -> None:
         """Close its input and wait; stop it if it does not end by itself."""
@@ -160,16 +184,20 @@ class WorkerPool:
         """
         waiting = deque(requests)
         missing = len(waiting)
-        self._wake_idle(waiting)  # those that an earlier call has left without work
+        self._feed(waiting)  # those that an earlier call has left without work
         while missing:
             if not self._selector.get_map():
                 raise self._none_left(missing)
             for key, _ in self._selector.select():
                 worker: _Worker = key.data
-                reply = self._hear(worker, waiting)
-                if reply is not None:
-                    missing -= 1
-                    yield reply
+                lines = worker.read_lines()
+                if lines is None:
+                    self._lose(worker, waiting, None)
+                for line in lines or ():
+                    reply = self._hear(worker, line, waiting)
+                    if reply is not None:
+                        missing -= 1
+                        yield reply
 
     def _none_left(self, missing: int) -> EmbedderError:
         if self._no_room is not None:
@@ -182,29 +210,26 @@ class WorkerPool:
             "The same command resumes.",
         )
 
-    def _hear(self, worker: _Worker, waiting: deque[BatchRequest]) -> BatchReply | None:
-        line = worker.output.readline()
-        if not line.endswith(b"\n"):  # the end, perhaps in the middle of an answer
-            self._lose(worker, waiting, None)
-            return None
+    def _hear(
+        self, worker: _Worker, line: bytes, waiting: deque[BatchRequest]
+    ) -> BatchReply | None:
         answer = answer_from_line(line)
         if isinstance(answer, Failure):
             if answer.kind != DeviceOutOfMemory.__name__:
                 raise _named(answer)
             self._lose(worker, waiting, answer)
             return None
-        worker.current = None
-        if waiting:
-            worker.give(waiting.popleft())
         if isinstance(answer, Ready):
             worker.ready = True
-            return None
-        return answer
+        else:
+            worker.given.popleft()
+        self._feed(waiting)
+        return None if isinstance(answer, Ready) else answer
 
     def _lose(
         self, worker: _Worker, waiting: deque[BatchRequest], no_room: Failure | None
     ) -> None:
-        """Go on without a worker; its batch is the next one to be done."""
+        """Go on without a worker; its batches are the next ones to be done."""
         self._selector.unregister(worker.output)
         self._no_room = no_room or self._no_room
         self._ends.append(worker.how_it_ended())
@@ -214,16 +239,22 @@ class WorkerPool:
             no_room.message if no_room else self._ends[-1],
             len(self._selector.get_map()),
         )
-        if worker.current is not None:
-            waiting.appendleft(worker.current)
-            worker.current = None
-            self._wake_idle(waiting)
+        waiting.extendleft(reversed(worker.given))
+        worker.given.clear()
+        self._feed(waiting)
 
-    def _wake_idle(self, waiting: deque[BatchRequest]) -> None:
-        """Give batches to workers that had run out of work."""
-        for key in self._selector.get_map().values():
-            worker: _Worker = key.data
-            if worker.ready and worker.current is None and waiting:
+    def _feed(self, waiting: deque[BatchRequest]) -> None:
+        """Give batches to workers that have none, then one ahead to those that take it.
+
+        The last batches are given to nobody ahead: who is free first does them.
+        """
+        found: list[_Worker] = [key.data for key in self._selector.get_map().values()]
+        ready = [worker for worker in found if worker.ready]
+        for worker in ready:
+            if waiting and not worker.given:
+                worker.give(waiting.popleft())
+        for worker in ready:
+            if len(waiting) >= len(found) and worker.may_take_ahead:
                 worker.give(waiting.popleft())
 
 

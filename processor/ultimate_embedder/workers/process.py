@@ -1,5 +1,6 @@
 """The worker process: reads a job, then requests, from standard input; answers.
 
+While it computes a batch it writes the one before, where the parent gives two at once.
 Its standard output carries answers only; whatever a library prints goes to standard
 error. It ends when its input ends; on Linux also, at once, with the thread that started
 it, so that nothing computes on after a run that was killed.
@@ -13,13 +14,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import BinaryIO
 
 from ..encoders.protocols import DenseEncoder
 from ..errors import DeviceOutOfMemory, EmbedderError, OutputError
 from ..memory_plan import PassProbe
-from .batch_encoder import BatchEncoder
+from .batch_encoder import BatchEncoder, Computed
 from .jobs import Answer, BatchRequest, EncodeJob, Failure, Ready, answer_to_line
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -44,40 +46,41 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class _Told(Exception):
+    """The parent knows already why this worker ends."""
+
+
 def _serve_or_tell(requests: BinaryIO, answers: BinaryIO) -> None:
     try:
         _serve(requests, answers)
-    except EmbedderError as error:
-        _answer(
-            answers,
-            Failure(
-                kind=type(error).__name__,
-                message=error.message,
-                cure=error.cure,
-                row=error.row if isinstance(error, DeviceOutOfMemory) else None,
-            ),
-        )
+    except _Told:
+        return
     except BrokenPipeError:
         raise
-    except OSError as error:
-        _answer(
-            answers,
-            Failure(
-                kind=OutputError.__name__,
-                message=f"A worker could not read or write {error.filename or 'a file'}"
-                f": {error.strerror or error}.",
-                cure="Make room or restore the folder, then run the same command.",
-            ),
+    except (EmbedderError, OSError, MemoryError) as error:
+        _answer(answers, _failure(error))
+
+
+def _failure(error: EmbedderError | OSError | MemoryError) -> Failure:
+    if isinstance(error, EmbedderError):
+        return Failure(
+            kind=type(error).__name__,
+            message=error.message,
+            cure=error.cure,
+            row=error.row if isinstance(error, DeviceOutOfMemory) else None,
         )
-    except MemoryError:
-        _answer(
-            answers,
-            Failure(
-                kind=DeviceOutOfMemory.__name__,
-                message="A worker ran out of memory.",
-                cure="Use fewer workers.",
-            ),
+    if isinstance(error, OSError):
+        return Failure(
+            kind=OutputError.__name__,
+            message=f"A worker could not read or write {error.filename or 'a file'}"
+            f": {error.strerror or error}.",
+            cure="Make room or restore the folder, then run the same command.",
         )
+    return Failure(
+        kind=DeviceOutOfMemory.__name__,
+        message="A worker ran out of memory.",
+        cure="Use fewer workers.",
+    )
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
@@ -99,8 +102,32 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             pass_probe=_pass_probe(job, encoder),
         )
         _answer(answers, Ready())
+        _do_all(requests, batches, answers)
+
+
+def _do_all(requests: BinaryIO, batches: BatchEncoder, answers: BinaryIO) -> None:
+    """Compute one batch while the one before is written; answer in their order."""
+    with ThreadPoolExecutor(1) as writer:
+        behind: Future[None] | None = None
         for line in requests:
-            _answer(answers, batches.run(BatchRequest.from_line(line)))
+            computed = batches.compute(BatchRequest.from_line(line))
+            if behind is not None:
+                behind.result()
+            behind = writer.submit(_write_and_answer, batches, computed, answers)
+        if behind is not None:
+            behind.result()
+
+
+def _write_and_answer(
+    batches: BatchEncoder, computed: Computed, answers: BinaryIO
+) -> None:
+    try:
+        reply = batches.write(computed)
+    except (OSError, MemoryError) as error:
+        # Told from here: the other thread may be waiting for a request meanwhile.
+        _answer(answers, _failure(error))
+        raise _Told from error
+    _answer(answers, reply)
 
 
 def _device_memory(
