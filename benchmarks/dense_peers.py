@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -72,7 +73,8 @@ class Ours:
     plan: BatchPlan
     job: EncodeJob
     pool: WorkerPool
-    sparse: AttentionSparseEncoder
+    sparse: Callable[[], AttentionSparseEncoder]
+    """Makes it when it is first asked for: not every tokenizer allows one."""
 
     def dense(self) -> Float32Array:
         """Tokenise, then do all batches."""
@@ -83,10 +85,10 @@ class Ours:
         vectors = self._run(("dense", "attention"))
         assert self.job.attention is not None
         weights = np.fromfile(self.job.attention, dtype=np.float32)
-        offsets = self.tokens.offsets
+        offsets, sparse = self.tokens.offsets, self.sparse()
         for row in range(len(self.tokens)):
             part = slice(offsets[row], offsets[row + 1])
-            self.sparse.encode_attention(self.tokens.ids[part], weights[part])
+            sparse.encode_attention(self.tokens.ids[part], weights[part])
         return vectors
 
     def _run(self, outputs: tuple[Output, ...]) -> Float32Array:
@@ -104,6 +106,7 @@ def ours(
     folder: Path,
     *,
     workers: int,
+    device: str = "cpu",
     dtype: str | None = None,
 ) -> Iterator[Ours]:
     """Open workers over `texts`; `folder` takes their files."""
@@ -128,9 +131,10 @@ def ours(
         pieces=folder / "pieces.npz",
         vectors=folder / "vectors.npy",
         attention=folder / "attention.f32",
-        dtype=dtype or manager.dtype("cpu"),
+        device=device,
+        dtype=dtype or manager.dtype(device),
     )
-    sparse = AttentionSparseEncoder(tokenizer.backend, name="attention")
+    sparse = cache(lambda: AttentionSparseEncoder(tokenizer.backend, name="attention"))
     with WorkerPool([job] * workers) as pool:
         yield Ours(texts, tokenizer, tokens, plan, job, pool, sparse)
 

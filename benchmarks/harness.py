@@ -191,17 +191,20 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, *([""] if held else []), *held, ""])
 
 
-def parser(doc: str, *, turns: int) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
+def parser(
+    doc: str, *, turns: int, reads_texts: bool = True
+) -> argparse.ArgumentParser:
+    """Return a parser with the options that benchmarks share."""
     made = argparse.ArgumentParser(description=doc.splitlines()[0])
     made.add_argument("--turns", type=int, default=turns)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the tables")
-    made.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        help="texts of this folder instead of installed packages",
-    )
+    if reads_texts:
+        made.add_argument(
+            "--data",
+            type=Path,
+            metavar="FOLDER",
+            help="texts of this folder instead of installed packages",
+        )
     return made
 
 

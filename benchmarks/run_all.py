@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.chart import svg
+from processor.ultimate_embedder.encoders.dense_torch import cuda_device_count
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
@@ -33,6 +34,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "run_profile": (),
     "linear_cost": ("--sizes", "5000", "50000"),
 }
+ON_A_GPU = "gpu_speed"  # beside those, where there is one
 SECONDS = 800.0
 TAKES_DATA = frozenset(SCRIPTS) - {"linear_cost"}
 
@@ -45,7 +47,7 @@ def run(name: str, data: Path | None, seconds: float) -> list[dict[str, Any]]:
     """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "tables.json"
-        command = [sys.executable, "-m", f"benchmarks.{name}", *SCRIPTS[name]]
+        command = [sys.executable, "-m", f"benchmarks.{name}", *SCRIPTS.get(name, ())]
         command += ["--json", str(file)]
         if data is not None and name in TAKES_DATA:
             command += ["--data", str(data)]
@@ -88,7 +90,9 @@ def main() -> int:
     """Run what was asked for; 1 when a benchmark failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--only", nargs="+", choices=list(SCRIPTS), default=[*SCRIPTS])
+    known = [*SCRIPTS, ON_A_GPU]
+    here = known if cuda_device_count() else [*SCRIPTS]
+    parser.add_argument("--only", nargs="+", choices=known, default=here)
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs")
     asked = parser.parse_args()
     begun = time.perf_counter()

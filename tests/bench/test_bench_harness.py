@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import corpus, harness, run_all
+from benchmarks import corpus, gpu_speed, harness, run_all
 from benchmarks.chart import svg
 from benchmarks.harness import Aim, Row, Table
 
@@ -99,4 +99,13 @@ def test_texts_come_from_a_folder_when_one_is_given(tmp_path: Path) -> None:
 
 def test_every_benchmark_that_is_run_exists() -> None:
     there = {path.stem for path in run_all.HERE.glob("*.py")}
-    assert set(run_all.SCRIPTS) <= there
+    assert {*run_all.SCRIPTS, run_all.ON_A_GPU} <= there
+
+
+def test_the_comparison_on_a_gpu_runs_small_on_a_cpu() -> None:
+    name = gpu_speed.TINY[0]
+    shape = gpu_speed.TINY_SHAPES[name]
+    table = gpu_speed.run(name, shape, "cpu", turns=1, texts=6, tokens=40)
+    assert [row.name for row in table.rows] == [gpu_speed.OURS, gpu_speed.REFERENCE]
+    lowest = float(table.remark.rsplit(" ", 1)[1].rstrip("."))
+    assert lowest > 0.999  # both sides embedded the same texts with the same weights
