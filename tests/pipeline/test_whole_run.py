@@ -285,6 +285,9 @@ def test_without_a_reranker_the_run_succeeds_and_says_why(
     assert manifest.rerank_run == RerankNotRun(
         reason="The weights are not here.", cure="Fetch them."
     )
+    warning = "rerank did not run: The weights are not here. Fetch them."
+    assert manifest.warnings[0] == warning
+    assert warning in [event.message for event in heard.of(Warned)]
     assert not (tmp_path / "out" / "docs" / "docs_rerank.jsonl").exists()
 
 
@@ -330,6 +333,7 @@ def test_without_probes_and_queries_rerank_says_what_it_lacks(run: Run) -> None:
     assert (manifest.fusion_run.queries, manifest.fusion_run.quality) == (0, {})
     assert isinstance(manifest.rerank_run, RerankNotRun)
     assert "no query" in manifest.rerank_run.reason
+    assert manifest.warnings == ()
 
 
 @pytest.mark.parametrize("probes", [True, False])

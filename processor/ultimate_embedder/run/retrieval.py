@@ -55,10 +55,19 @@ from .reranking import Reranking
 
 @dataclass(frozen=True, slots=True)
 class RerankImpossible:
-    """Rerank was asked for and could not run: why, and what would help."""
+    """Rerank was asked for and could not run: why, and what would help.
+
+    `missed`: another run may have what this one lacked, so a person is told.
+    """
 
     reason: str
     cure: str
+    missed: bool = False
+
+    @property
+    def warning(self) -> str:
+        """Say so in a line of the log and of the manifest."""
+        return f"rerank did not run: {self.reason} {self.cure}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +93,12 @@ class RetrievalOutcome:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say which stages make a search in this bundle worse."""
+        """Say which stages make a search in this bundle worse, or are missing."""
         primary, *sparse = self.fused_legs
-        return tuple(harm_warnings(self.card, primary=primary, sparse=sparse))
+        harm = tuple(harm_warnings(self.card, primary=primary, sparse=sparse))
+        if isinstance(self.rerank, RerankImpossible) and self.rerank.missed:
+            return (self.rerank.warning, *harm)
+        return harm
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +300,10 @@ class RetrievalRun:
             else ()
         )
         if not rankings:
-            return self._impossible(
-                "there is no query to rerank",
-                "Give --queries, or let probes be drawn from the collection.",
+            reason = "there is no query to rerank"
+            self._tell_skipped(reason)
+            return RerankImpossible(
+                reason, "Give --queries, or let probes be drawn from the collection."
             )
         store = self.collection.store
         try:
@@ -298,10 +311,11 @@ class RetrievalRun:
                 config, store.collection, self.run_id, self.redact_key
             )
         except ModelNotAvailable as error:
-            return self._impossible(error.message, error.cure or "")
+            self._tell_skipped("its model is not here")
+            return RerankImpossible(error.message, error.cure or "", missed=True)
         return pipeline.run(rankings, store, store.collection)
 
-    def _impossible(self, reason: str, cure: str) -> RerankImpossible:
+    def _tell_skipped(self, reason: str) -> None:
         self.emit(
             StageSkipped(
                 stage="rerank",
@@ -309,7 +323,6 @@ class RetrievalRun:
                 reason=reason,
             )
         )
-        return RerankImpossible(reason, cure)
 
     def _card(
         self,
