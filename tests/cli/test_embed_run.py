@@ -12,6 +12,7 @@ import pytest
 from processor.ultimate_embedder.batch_runner import RunOutcome
 from processor.ultimate_embedder.cli.embed_run import MakeRunner, run_embedding
 from processor.ultimate_embedder.cli.output import Format
+from processor.ultimate_embedder.cli.plan_sheet import on_top_of_passes
 from processor.ultimate_embedder.config import GIB, PipelineConfig
 from processor.ultimate_embedder.errors import InputError, UsageError
 from processor.ultimate_embedder.export.manifest import Manifest
@@ -168,13 +169,33 @@ def test_a_dry_run_shows_the_plan_and_makes_no_folder(
 ) -> None:
     assert run(settings, fake(0), dry=True) == 0
     out = capsys.readouterr().out
-    assert "Expected time: 2 min 5 s" in out
+    assert "Expected time of the dense passes: 2 min 5 s; on top of that" in out
     rows = [" ".join(line.split()) for line in out.splitlines() if "  docs" in line]
     assert rows == [
         "docs 1,000 2 1",
         "docs all-miniLM-l6 140,000 150,000 12 3 40 0.5 GiB 2 min 5 s",
     ]
     assert not settings.pipeline.output_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "ranking up to 200 probes a collection, reranking 32 of them with 50 "),
+        ({"enable_rerank": False}, "; on top of that ranking up to 200 probes a "),
+        ({"queries": Path("q.jsonl")}, "reranking the queries with 50 candidates"),
+        ({"probes": False}, ""),
+    ],
+    ids=["probes reranked", "rerank off", "queries", "probes off"],
+)
+def test_a_plan_says_what_its_time_leaves_out(
+    settings: Settings, changes: dict[str, object], words: str
+) -> None:
+    config = replace(settings.pipeline, **changes)
+    told = on_top_of_passes(config)
+    assert words in told
+    assert bool(told) == bool(words)
+    assert ("rerank" in told) == ("rerank" in words)
 
 
 def test_a_dry_run_writes_no_metrics(

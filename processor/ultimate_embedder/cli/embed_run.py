@@ -20,7 +20,7 @@ from .errors_out import EXIT_FAILED, EXIT_STOPPED, say, say_json
 from .header import header_sheet
 from .listeners import listening
 from .output import Format, Sheet, show_sheet
-from .plan_sheet import plan_document, plan_sheets
+from .plan_sheet import on_top_of_passes, plan_document, plan_sheets
 from .run_reports import write_reports
 from .versions import installed_versions, version_warnings
 
@@ -88,7 +88,7 @@ def run_embedding(
             emit(Warned(message=note))
         runner = (make_runner or _batch_runner)(config, emit, run_id)
         if dry_run:
-            return _tell_plan(runner.plan(), style)
+            return _tell_plan(runner.plan(), config, style)
         outcome = runner.run()
         reports = write_reports(outcome.collections, emit)
     check = check_after(config, outcome) if check_after else None
@@ -147,8 +147,8 @@ def _quiet(reporting: ReportingConfig) -> ReportingConfig:
     )
 
 
-def _tell_plan(plan: RunPlan, style: Format) -> int:
-    for sheet in plan_sheets(plan):
+def _tell_plan(plan: RunPlan, config: PipelineConfig, style: Format) -> int:
+    for sheet in plan_sheets(plan, on_top_of_passes(config)):
         show_sheet(sheet, style=style)
     if style == "json":
         _print_json(plan_document(plan))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from ..config import PipelineConfig
 from ..disk_space import gib
+from ..retrieval.probes import PROBES, RERANK_PROBES
 from ..telemetry.progress import duration
 from .output import Sheet, count
 
@@ -41,14 +43,17 @@ _MEMORY = (
 )
 
 
-def plan_sheets(plan: RunPlan) -> tuple[Sheet, ...]:
+def plan_sheets(plan: RunPlan, on_top: str = "") -> tuple[Sheet, ...]:
     """Return what there is, each model's pass over it, and the memory that takes.
+
+    `on_top` says what the time stated leaves out.
 
     Memory and time are estimates; `windows` counts those that texts longer than the
     model's window are embedded in, `cut` the chunks that lose their end.
     """
     collections = Sheet(
-        title=f"Plan; nothing was computed. Expected time: {_total(plan)}",
+        title="Plan; nothing was computed. Expected time of the dense passes: "
+        f"{_total(plan)}{on_top}",
         columns=_COLLECTIONS,
         rows=tuple(
             (
@@ -73,6 +78,19 @@ def plan_sheets(plan: RunPlan) -> tuple[Sheet, ...]:
     )
     memory = _memory_sheet(plan)
     return (collections, passes, memory) if memory.rows else (collections, passes)
+
+
+def on_top_of_passes(config: PipelineConfig) -> str:
+    """Return what a run does after its passes; at what rate is not known before."""
+    does = []
+    if config.probes:
+        does.append(f"ranking up to {PROBES} probes a collection")
+    if config.queries is not None:
+        does.append("ranking the queries of --queries")
+    if does and (model := config.active_rerank):
+        which = "the queries" if config.queries else f"{RERANK_PROBES} of them"
+        does.append(f"reranking {which} with {model.candidates} candidates each")
+    return f"; on top of that {', '.join(does)}" if does else ""
 
 
 def _memory_sheet(plan: RunPlan) -> Sheet:
