@@ -66,12 +66,25 @@ def steps(work: Path, *, full: bool) -> list[Step]:
     ]
 
 
+def interpreter() -> str:
+    """Return how this Python is called from here, with no environment activated."""
+    path, here = Path(sys.executable), Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return shlex.quote(str(shown))
+
+
+def own_search(work: Path) -> str:
+    """Return the command by which a person searches what the demo made."""
+    bundle = shlex.quote(str(work / "bundles" / COLLECTION))
+    return f'{interpreter()} scripts/search_bundle.py {bundle} "your words"'
+
+
 def run(step: Step) -> tuple[int, float]:
     """Run one step as a command of its own; return its exit code and its seconds."""
     title, script, arguments = step
     path = SCRIPTS / script
     shown = shlex.join([f"scripts/{script}", *arguments])
-    print(f"\n== {title}\n$ python {shown}", flush=True)
+    print(f"\n== {title}\n$ {interpreter()} {shown}", flush=True)
     started = time.monotonic()
     code = subprocess.run(
         [sys.executable, str(path), *arguments], check=False
@@ -97,7 +110,7 @@ def main() -> int:
     for title, seconds in [*timed, ("In all", sum(seconds for _, seconds in timed))]:
         print(f"{seconds:8.1f} s  {title}")
     print(f"\nThe bundle is in {work / 'bundles' / COLLECTION}; search it yourself:")
-    print(f'  python scripts/search_bundle.py {work}/bundles/{COLLECTION} "your words"')
+    print(f"  {own_search(work)}")
     return 0
 
 

@@ -45,6 +45,19 @@ def test_each_command_knows_the_options_the_demo_gives_it(script: str) -> None:
     assert {option for option in used if option not in result.stdout} == set()
 
 
+def test_the_search_that_the_demo_ends_with_names_the_python_that_it_ran_by(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    assert demo.own_search(Path("demo/small")) == (
+        ".venv/bin/python scripts/search_bundle.py "
+        'demo/small/bundles/qdrant_ecosystem "your words"'
+    )
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert demo.own_search(Path("demo/small")).startswith("/usr/bin/python3 scripts/")
+
+
 def test_a_failing_step_ends_the_demo_with_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

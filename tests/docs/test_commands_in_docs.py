@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -66,6 +67,29 @@ def test_every_option_of_a_command_line_exists(page: Path) -> None:
         if program and (ROOT / program.removeprefix("embedder/")).suffix == ".py":
             given = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert given <= options(), line
+
+
+def test_what_the_commands_of_the_pages_read_and_write_here_is_ignored_by_git() -> None:
+    named = r"--(?:input-dir|output-dir|output|data|markdown|path|edge) ([\w.-]+)"
+    files = {
+        name
+        for page in PAGES
+        for line in command_lines(page)
+        if OUR_SCRIPT.search(line)
+        for name in re.findall(named, line)
+    }
+    assert {"docs_in", "Chunked", "compared.html"} <= files
+    if not (ROOT / ".git").exists():
+        pytest.skip("a copy without git")
+    folders = [f"{name}/" if "." not in name else name for name in sorted(files)]
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", *folders],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == folders
 
 
 def test_every_variable_that_is_read_is_documented() -> None:
