@@ -9,12 +9,15 @@
     │   ├── ModelNotAvailable       weights cannot be had here
     │   └── ModelMismatch           the weights are not what the registry says
     ├── BundleError             rebuild the bundle or restore a copy     (exit 1)
+    │   ├── NotABundle              name the folder of a bundle          (exit 2)
+    │   └── NewerBundle             update this program
     ├── DeliveryError           look at the target store                 (exit 1)
     └── RunStopped              run the same command again               (exit 3)
         ├── DeviceError             the device is busy or too small
         │   ├── DeviceBusy
         │   ├── DeviceOutOfMemory
         │   └── MemoryCapExceeded
+        ├── FolderBusy              another run works in the output folder
         ├── OutOfMemory             the process may have no more memory
         └── OutputError             disk full, folder not writable meanwhile
 
@@ -84,6 +87,16 @@ class BundleError(EmbedderError):
     """A bundle is missing, incomplete, damaged or of an unknown schema."""
 
 
+class NotABundle(BundleError):
+    """The folder named is none, or holds nothing of a bundle."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class NewerBundle(BundleError):
+    """A later version of this program made the bundle."""
+
+
 class DeliveryError(EmbedderError):
     """A target store refused a bundle or does not fit it."""
 
@@ -117,6 +130,10 @@ class DeviceOutOfMemory(DeviceError):
 
 class MemoryCapExceeded(DeviceError):
     """The measured peak went over the cap."""
+
+
+class FolderBusy(RunStopped):
+    """Another run works in the output folder: this one has done nothing yet."""
 
 
 class OutOfMemory(RunStopped):

@@ -17,7 +17,12 @@ from typing import Annotated
 import pytest
 import typer
 
-from processor.ultimate_embedder.cli.entry import Invocation, run_function
+from processor.ultimate_embedder.cli.app import app
+from processor.ultimate_embedder.cli.entry import (
+    Invocation,
+    keeps_work,
+    run_function,
+)
 from processor.ultimate_embedder.cli.errors_out import complain
 from processor.ultimate_embedder.errors import (
     BundleError,
@@ -28,6 +33,7 @@ from processor.ultimate_embedder.errors import (
     UnknownModel,
     UsageError,
 )
+from processor.ultimate_embedder.run.output_lock import only_run_in
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -173,6 +179,73 @@ def wait(name: str = "") -> None:
 
 sys.exit(run_function(wait))
 """
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "kept"),
+    [
+        ("search", [], False),
+        ("verify", [], False),
+        ("adapt", [], False),
+        ("clean", [], False),
+        ("repair", [], False),
+        ("evaluate", [], False),
+        ("evaluate", ["--work-dir", "w"], True),
+        ("evaluate", ["--work-dir=w"], True),
+        ("chunk", [], True),
+        ("upload", [], True),
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), MemoryError(), OSError(errno.ENOSPC, "No space", "/x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_stopped_command_is_resumed_only_where_it_keeps_its_work(
+    name: str,
+    arguments: list[str],
+    kept: bool,
+    error: BaseException,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command(work_dir: str = "") -> None:
+        raise error
+
+    command.__name__ = name
+    assert run_function(command, arguments) == 3
+    said = capsys.readouterr().err
+    assert ("\nresume with: " in said) is kept
+    assert ("what is finished is kept" in said) is kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["search", "b", "clean"], False),
+        (["--debug", "verify", "embed"], False),
+        (["models", "fetch", "bge-m3"], True),
+        (["models", "check"], False),
+        (["embed", "--collections", "search"], True),
+    ],
+)
+def test_whether_work_is_kept_is_known_of_a_subcommand(
+    arguments: list[str], kept: bool
+) -> None:
+    assert keeps_work(typer.main.get_command(app), arguments) is kept
+
+
+def test_a_busy_folder_is_one_to_come_back_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        with only_run_in(tmp_path):
+            pass
+
+    with only_run_in(tmp_path):
+        assert run_function(command, []) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert "Another run" in lines[0]
+    assert [line.split(":")[0] for line in lines[1:]] == ["run again later"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -35,6 +35,7 @@ from processor.ultimate_embedder.workers.pool import WorkerPool
 ROOT = Path(__file__).resolve().parents[2]
 LOG, PAUSE, WORKERS = "TORTURE_LOG", "TORTURE_PAUSE", "TORTURE_WORKERS"
 RESUME = "resume with: "
+LATER = "run again later: "
 
 
 class TellingEncoder(HashingEncoder):
@@ -147,7 +148,7 @@ class Child:
         return self.said.read_text(encoding="utf-8").splitlines()
 
     def last_line_but_resume(self) -> str:
-        return [line for line in self.lines if not line.startswith(RESUME)][-1]
+        return [line for line in self.lines if not line.startswith((RESUME, LATER))][-1]
 
 
 def start(

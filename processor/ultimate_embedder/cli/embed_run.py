@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..settings import ReportingConfig, Settings
 from ..telemetry.events import Emit, Warned
 from .closing import closing_sheets
-from .errors_out import EXIT_FAILED, EXIT_STOPPED, say, say_json
+from .errors_out import EXIT_FAILED, EXIT_STOPPED, RESUME, say, say_json
 from .header import header_sheet
 from .listeners import listening
 from .output import Format, Sheet, show_sheet
@@ -97,7 +97,7 @@ def run_embedding(
     for report in reports if style != "json" else ():
         say("report", str(report))
     if style != "json" and code == EXIT_STOPPED:
-        say("resume with", resume)
+        say(RESUME, resume)
     return code
 
 

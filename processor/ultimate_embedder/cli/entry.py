@@ -21,10 +21,30 @@ from typing import Any
 
 import typer
 
-from .errors_out import EXIT_FAILED, EXIT_STOPPED, complain
+from .errors_out import EXIT_FAILED, EXIT_STOPPED, RESUME, complain
 from .options import ManyValuesCommand
 
 DEBUG_OPTION = "--debug"
+KEEP_NOTHING = frozenset(
+    {
+        "adapt",
+        "check_models",
+        "clean",
+        "export_model",
+        "list_models",
+        "repair",
+        "report",
+        "search",
+        "serve",
+        "show_model",
+        "verify",
+    }
+)
+"""Commands that begin anew after a stop: there is nothing to resume."""
+
+KEEP_WITH = {"evaluate": "--work-dir"}
+"""Commands that can be resumed if they were given this option."""
+
 EPILOG = "--debug, with any command: show the traceback of an error."
 
 
@@ -82,13 +102,28 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
     invocation = Invocation(
         _program(sys.argv[0]), tuple(arguments), _again(sys.argv[0])
     )
-    with _stopped_in_order(invocation.resume_command):
-        return _run(app, arguments, invocation)
-
-
-def _run(app: typer.Typer, arguments: list[str], invocation: Invocation) -> int:
-    debug = _take_debug(arguments)
     command = typer.main.get_command(app)
+    kept = keeps_work(command, arguments)
+    with _stopped_in_order(invocation.resume_command if kept else None):
+        return _run(command, arguments, invocation, kept=kept)
+
+
+def keeps_work(command: Any, arguments: Sequence[str]) -> bool:
+    """Say whether the command that is called goes on where it was stopped."""
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    name = getattr(command.callback, "__name__", "")
+    option = KEEP_WITH.get(name)
+    if option is not None:
+        return any(word.split("=")[0] == option for word in arguments)
+    return name not in KEEP_NOTHING
+
+
+def _run(
+    command: Any, arguments: list[str], invocation: Invocation, *, kept: bool
+) -> int:
+    debug = _take_debug(arguments)
+    resume = invocation.resume_command
     try:
         with command.make_context(
             invocation.program, arguments, obj=invocation
@@ -100,9 +135,9 @@ def _run(app: typer.Typer, arguments: list[str], invocation: Invocation) -> int:
     except BrokenPipeError:
         return _reader_has_gone()
     except KeyboardInterrupt as error:
-        return complain(error, resume=invocation.resume_command, debug=debug)
+        return complain(error, resume=resume, kept=kept, debug=debug)
     except Exception as error:  # noqa: BLE001 - the last line: all become one sentence
-        return complain(error, resume=invocation.resume_command, debug=debug)
+        return complain(error, resume=resume, kept=kept, debug=debug)
     return 0
 
 
@@ -134,7 +169,7 @@ def _take_debug(arguments: list[str]) -> bool:
 
 
 @contextmanager
-def _stopped_in_order(resume: str) -> Iterator[None]:
+def _stopped_in_order(resume: str | None) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the work in order, and a second one end it at once.
 
     After the first, the process is on its way out: what follows must not turn its exit
@@ -149,7 +184,8 @@ def _stopped_in_order(resume: str) -> Iterator[None]:
         nonlocal stopping
         if stopping:
             # Not through sys.stderr: the signal may have come while it was written to.
-            os.write(2, f"resume with: {resume}\n".encode())
+            if resume is not None:
+                os.write(2, f"{RESUME}: {resume}\n".encode())
             os._exit(EXIT_STOPPED)
         stopping = True
         raise KeyboardInterrupt

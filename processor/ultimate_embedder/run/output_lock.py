@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import OutputError, RunStopped
+from ..errors import FolderBusy, OutputError
 
 _LOCK = ".lock"  # beside the collections' folders: no name of one
 
@@ -19,7 +19,7 @@ def only_run_in(work_root: Path) -> Iterator[None]:
     """Hold the folder for the length of the block.
 
     Raises:
-        RunStopped: another run holds it.
+        FolderBusy: another run holds it.
         OutputError: the lock cannot be made, or the file system has no locks.
     """
     path = work_root / _LOCK
@@ -36,7 +36,7 @@ def only_run_in(work_root: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
-            raise RunStopped(
+            raise FolderBusy(
                 f"Another run (process {holder or 'unknown'}) works in "
                 f"{work_root.parent}.",
                 cure="Wait for it to end, or choose another --output-dir.",
