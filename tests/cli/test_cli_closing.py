@@ -113,6 +113,13 @@ def test_the_dense_row_shows_throughput_batches_and_peak() -> None:
     )
 
 
+def test_chunks_that_repeat_a_text_are_told_and_are_no_speed() -> None:
+    dense = FULL["dense_run"][0] | {"statistics": {"repeated_chunks": 300}}
+    row = cells(sheets(dense_run=[dense]), "dense")
+    assert (row["items"], row["per second"]) == ("1,200", "150.0")
+    assert "900 texts, 300 chunks repeat another" in row["details"]
+
+
 def test_the_sparse_row_shows_coverage_and_its_fallback() -> None:
     row = cells(sheets(), "sparse")
     assert row["details"] == "coverage 99.5%; fallback: no_model"

@@ -26,7 +26,12 @@ from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.models.manager import ModelManager
 from processor.ultimate_embedder.stages.dense import OpenExecutor
 from processor.ultimate_embedder.stages.dense_files import PassFiles, PassInput
-from processor.ultimate_embedder.telemetry.events import BatchFinished, Event
+from processor.ultimate_embedder.telemetry.events import (
+    BatchFinished,
+    Event,
+    StageFinished,
+    StageStarted,
+)
 from processor.ultimate_embedder.testing import HashingEncoder, RecordingListener
 from processor.ultimate_embedder.workers.batch_encoder import check_unit_vectors
 from processor.ultimate_embedder.workers.jobs import (
@@ -173,6 +178,10 @@ def test_equal_texts_are_computed_once_and_stored_for_each(
     passing = Pass(tmp_path, texts, manager, minilm, tokenizer)
     block = passing.block(in_process(hashing))
     assert block.computed_chunks == 3
+    (started,) = passing.heard.of(StageStarted)
+    (finished,) = passing.heard.of(StageFinished)
+    assert (started.total, started.unit) == (3, "texts")
+    assert (finished.items, finished.repeats) == (5, 2)
     assert block.vectors is not None
     expected = HashingEncoder(384).encode(tokenizer.encode(texts, "document").ids)
     np.testing.assert_array_equal(block.vectors, expected)

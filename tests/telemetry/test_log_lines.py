@@ -53,6 +53,15 @@ def test_what_an_earlier_run_did_is_told_and_is_no_speed() -> None:
     assert "finished, 10 in 2.0 s, 2.0/s on cpu, 6 from an earlier run" in line
 
 
+def test_texts_that_stand_in_several_chunks_are_counted_once_in_the_speed() -> None:
+    event = ev.StageFinished(
+        stage="dense", collection="docs", items=10, seconds=2.0, repeats=4
+    )
+    (line,) = lines([event])
+    told = "finished, 6 texts (10 chunks, 4 repeat another) in 2.0 s, 3.0/s on cpu"
+    assert told in line
+
+
 def test_json_lines_carry_every_field_of_the_event(small_run) -> None:
     records = [orjson.loads(line) for line in lines(small_run, log_format="json")]
     dense = next(r for r in records if r["event"] == "stage_finished")
@@ -72,6 +81,7 @@ def test_json_lines_carry_every_field_of_the_event(small_run) -> None:
         "fallback_reason": None,
         "reused": 0,
         "empty": 0,
+        "repeats": 0,
     }
     assert records[0]["settings"] == {"profile": "embedded (default)"}
     assert records[0]["collections"] == ["docs"]

@@ -127,11 +127,12 @@ def test_a_lease_gives_cap_and_peak_of_the_stage_whose_model_held_it(
     assert found[key("rag_gpu_peak_bytes", stage="dense", device="cuda:0")] == 700
 
 
-def test_chunks_found_done_are_counted_as_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["chunks", "texts"])
+def test_chunks_found_done_are_counted_as_resumed(unit: str, tmp_path: Path) -> None:
     path = tmp_path / "rag.prom"
     listener = PrometheusListener(path)
     stage = {"stage": "dense", "collection": "docs", "model": "m"}
-    listener(ev.StageStarted(**stage, total=10, done_before=6))
+    listener(ev.StageStarted(**stage, total=10, done_before=6, unit=unit))
     listener(ev.BatchFinished(**stage, items=4, seconds=0.1))
     listener(ev.StageFinished(**stage, items=10, seconds=0.1))
     listener.close()

@@ -40,7 +40,13 @@ class _StageLine:
     items: int = 0
     seconds: float = 0.0
     reused: int = 0  # of the items, by an earlier run
+    repeats: int = 0  # of the items: computed with another that has the same text
     details: tuple[str, ...] = ()
+
+    @property
+    def computed(self) -> int:
+        """Items that took the stage's time."""
+        return max(0, self.items - self.reused - self.repeats)
 
 
 def closing_sheets(manifests: Sequence[Manifest]) -> list[Sheet]:
@@ -97,9 +103,7 @@ def _stages(manifests: Sequence[Manifest]) -> Sheet:
                 line.model,
                 count(line.items) if line.items else "-",
                 _time(line.seconds),
-                rate(line.items - line.reused, line.seconds)
-                if line.items > line.reused
-                else "-",
+                rate(line.computed, line.seconds) if line.computed else "-",
             )
             for manifest in manifests
             for line in _lines(manifest)
@@ -150,6 +154,10 @@ def _dense(run: DenseRun) -> _StageLine:
     if run.peak_bytes is not None:
         details.append(f"peak {gib(run.peak_bytes)}")
     reused = int(run.statistics.get("reused_chunks", 0))
+    repeats = int(run.statistics.get("repeated_chunks", 0))
+    if repeats:
+        texts = count(run.chunks - repeats)
+        details.append(f"{texts} texts, {count(repeats)} chunks repeat another")
     details += _reused(reused)
     return _StageLine(
         stage="dense",
@@ -157,6 +165,7 @@ def _dense(run: DenseRun) -> _StageLine:
         items=run.chunks,
         seconds=run.seconds,
         reused=reused,
+        repeats=repeats,
         details=tuple(details),
     )
 

@@ -175,6 +175,7 @@ def _dense_run(
             "batches": block.batches,
             "reused_batches": block.reused_batches,
             "reused_chunks": block.reused_chunks,
+            "repeated_chunks": block.chunks - block.texts,
             "compute_seconds": block.compute_seconds,
             "truncated_chunks": block.truncated_chunks,
             "truncated_tokens": block.truncated_tokens,

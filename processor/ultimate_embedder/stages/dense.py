@@ -93,6 +93,7 @@ class DenseStage:
                 model=task.model.name,
                 total=texts,
                 done_before=texts - missing,
+                unit="chunks" if texts == len(tokens) else "texts",
             )
         )
         replies = self._execute(begun)
@@ -110,6 +111,7 @@ class DenseStage:
                 tokens=block.tokens,
                 device=",".join(block.devices),
                 reused=block.reused_chunks,
+                repeats=block.chunks - block.texts,
             )
         )
         return block

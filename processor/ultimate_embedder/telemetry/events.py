@@ -96,7 +96,8 @@ class BatchFinished(Event):
 class StageFinished(Event):
     """A stage ended well; `reused` of its items were done by an earlier run.
 
-    `empty` of its chunks have no entry in their sparse vector.
+    `empty` of its chunks have no entry in their sparse vector; `repeats` have the text
+    of another one, and were computed with it.
     """
 
     stage: Stage
@@ -111,6 +112,7 @@ class StageFinished(Event):
     fallback_reason: str | None = None
     reused: int = 0
     empty: int = 0
+    repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,11 +93,21 @@ def _stage_started(event: ev.StageStarted) -> str:
     return f"{name} started{turn}{total}{before}"
 
 
+def _amount(event: ev.StageFinished) -> str:
+    if not event.repeats:
+        return f"{event.items:,}"
+    return (
+        f"{event.items - event.repeats:,} texts "
+        f"({event.items:,} chunks, {event.repeats:,} repeat another)"
+    )
+
+
 def _stage_finished(event: ev.StageFinished) -> str:
+    computed = max(0, event.items - event.repeats - event.reused)
     parts = [
         f"{_named(event.stage, event.model, event.collection)} finished, "
-        f"{event.items:,} in {event.seconds:,.1f} s"
-        f"{_rate(event.items - event.reused, event.seconds)} on {event.device}"
+        f"{_amount(event)} in {event.seconds:,.1f} s"
+        f"{_rate(computed, event.seconds)} on {event.device}"
     ]
     if event.reused:
         parts.append(f"{event.reused:,} from an earlier run")

@@ -195,7 +195,7 @@ class PrometheusListener:
             )
         except (OSError, OverflowError) as error:
             raise UsageError(
-                f"Metrics cannot be served on port {port}: {error}.",
+                f"Metrics cannot be served on port {port}: {_why(error)}.",
                 cure="Choose another with --metrics-port.",
             ) from error
         self._server = server
@@ -209,7 +209,8 @@ class PrometheusListener:
             write_to_textfile(str(self._textfile), self.registry)
         except OSError as error:
             if not self._reported:
-                self._tell(f"Metrics are not being written: {error}")
+                place = printable(str(self._textfile))
+                self._tell(f"Metrics are not being written to {place}: {_why(error)}")
             self._reported = True
 
     def close(self) -> None:
@@ -296,7 +297,7 @@ class PrometheusListener:
         key = (event.stage, event.collection, event.model)
         self._stages.labels(event.stage, "on", "").set(1)
         self._begin(event.stage)
-        if event.unit != "chunks":
+        if event.unit not in ("chunks", "texts"):
             return
         self._counted[key] = event.done_before
         if event.done_before:
@@ -358,3 +359,8 @@ class PrometheusListener:
                 names.LAST_SUCCESS, "When a run last ended with exit code 0."
             )
         self._success.set(at)
+
+
+def _why(error: OSError | OverflowError) -> str:
+    """Return what the system says, without its number."""
+    return getattr(error, "strerror", None) or str(error)
