@@ -36,7 +36,12 @@ from .export.layout import BundleNames
 from .export.output_errors import output_error
 from .export.publish import recover, require_replaceable
 from .gpu_lease import Leases, is_leased
-from .intake.chunks import CollectionFolder, find_collections
+from .intake.chunks import (
+    CollectionFolder,
+    find_collections,
+    is_collection,
+    told_too_deep,
+)
 from .intake.measure import measure_collection
 from .intake.queries import read_queries
 from .models.manager import ModelManager
@@ -153,6 +158,8 @@ class BatchRunner:
                 except InputError as error:
                     failed.append(FailedPlan(name=folder.name, error=str(error)))
                     continue
+                if told := told_too_deep(folder, measured.store.chunk(0)):
+                    self._emit(Warned(message=told, collection=folder.name))
                 plans.append(plan_collection(measured, devices, budget))
         return RunPlan(
             collections=tuple(plans),
@@ -174,11 +181,7 @@ class BatchRunner:
             folder.name: folder for folder in find_collections(self._config.chunked_dir)
         }
         if not found:
-            raise UsageError(
-                f"{self._config.chunked_dir} holds no collection.",
-                cure="It needs folders with *_chunks.json files; chunk_docs_v5.py "
-                "makes them.",
-            )
+            raise _no_collection(self._config.chunked_dir)
         unknown = [name for name in self._config.collections if name not in found]
         if unknown:
             raise UsageError(
@@ -307,6 +310,18 @@ class BatchRunner:
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(secrets.token_bytes(_REDACT_KEY_BYTES))
         return path.read_bytes()
+
+
+def _no_collection(chunked_dir: Path) -> UsageError:
+    if is_collection(chunked_dir):
+        return UsageError(
+            f"{chunked_dir} holds no collection: it holds chunk files itself.",
+            cure="Give its parent.",
+        )
+    return UsageError(
+        f"{chunked_dir} holds no collection.",
+        cure="It needs folders with *_chunks.json files; chunk_docs_v5.py makes them.",
+    )
 
 
 def _scorer_loader(config: PipelineConfig, device: str) -> LoadScorer:

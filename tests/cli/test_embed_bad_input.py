@@ -22,6 +22,7 @@ def place(tmp_path: Path) -> Path:
     chunks = [{"text": "One chunk of text."}]
     (folder / "a_chunks.json").write_text(json.dumps(chunks), encoding="utf-8")
     (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
     return tmp_path
 
 
@@ -49,7 +50,8 @@ def call(
     [
         (["--chunked-dir", "nowhere"], ["nowhere", "--chunked-dir"]),
         (["--chunked-dir", "file"], ["file", "--chunked-dir"]),
-        (["--chunked-dir", "Chunked/docs"], ["holds no collection"]),
+        (["--chunked-dir", "Chunked/docs"], ["holds chunk files itself", "its parent"]),
+        (["--chunked-dir", "empty"], ["empty holds no collection", "_chunks.json"]),
         (["--collections", "docs", "dox"], ["dox", "Found: docs"]),
         (["--ensemble-models", "bge-m4"], ["'bge-m4'", "'bge-m3'", "Known"]),
         (["--sparse-models", "bm25"], ["'bm25'", "qdrant-bm25"]),

@@ -185,6 +185,8 @@ def test_what_is_wrong_with_an_entry_is_said_in_the_words_of_json(
     [
         (b'[{"text": "cut', "not_json"),
         (b"", "empty_file"),
+        (b"[]", "no_entries"),
+        (b'{"chunks": []}', "no_entries"),
         (b" \n", "empty_file"),
         (b"\x89PNG\r\n\x1a\n\0\0", "not_utf8"),
         (b'[{"text": "\xff"}]', "not_utf8"),
@@ -192,7 +194,9 @@ def test_what_is_wrong_with_an_entry_is_said_in_the_words_of_json(
         (b"[" * 100_000, "not_json"),
         (b'[{"text": "n", "metadata": {"n": ' + b"9" * 5000 + b"}}]", "not_json"),
     ],
-    ids=["cut", "empty", "blank", "binary", "latin", "string", "deep", "huge number"],
+    ids=lambda value: (
+        value[:20].decode("latin-1") if isinstance(value, bytes) else value
+    ),
 )
 def test_an_unusable_file_is_set_aside_among_good_ones(
     tmp_path: Path, content: bytes, reason: str

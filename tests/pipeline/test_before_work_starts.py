@@ -20,6 +20,7 @@ from processor.ultimate_embedder.errors import (
     RunStopped,
     UsageError,
 )
+from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.telemetry.events import (
     BatchFinished,
@@ -46,6 +47,30 @@ def test_a_collection_may_have_any_name_that_a_folder_can(
     (found,) = outcome.collections
     assert (found.name, found.error) == (name, None)
     assert (tmp_path / "out" / name / "SHA256SUMS").is_file()
+
+
+@pytest.mark.parametrize(
+    ("claimed", "warned"), [("my_docs", True), ("renamed", False), ("UKPLab", False)]
+)
+def test_chunks_of_the_folder_above_are_warned_of(
+    tmp_path: Path, claimed: str, warned: bool
+) -> None:
+    chunked = tmp_path / "Chunked" / "my_docs"
+    (chunked / "UKPLab").mkdir(parents=True)
+    chunk = {"text": "Some words.", "metadata": {"collection_name": claimed}}
+    (chunked / "UKPLab" / "a_chunks.json").write_text(json.dumps([chunk]))
+    config = config_for(tmp_path, chunked_dir=chunked)
+    told = (
+        "chunks in 'UKPLab' say they belong to 'my_docs': is --chunked-dir one folder "
+        "too deep?"
+    )
+    for act in (BatchRunner.plan, BatchRunner.run):
+        heard = RecordingListener()
+        act(BatchRunner(config, heard, "run-1", hashing_parts()))
+        messages = [event.message for event in heard.of(Warned)]
+        assert (told in messages) is warned
+    manifest = Manifest.read(tmp_path / "out" / "UKPLab")
+    assert (told in manifest.warnings) is warned
 
 
 def test_a_folder_name_that_is_no_unicode_is_refused_at_once(

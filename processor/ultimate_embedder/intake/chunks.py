@@ -87,6 +87,22 @@ def find_collections(root: Path) -> list[CollectionFolder]:
     return list(found.values())
 
 
+def is_collection(root: Path) -> bool:
+    """Say whether chunk files lie in `root` itself."""
+    return any(_is_chunk_file(path.name) for path in root.iterdir())
+
+
+def told_too_deep(folder: CollectionFolder, chunk: Chunk) -> str | None:
+    """Return a warning where a chunk says that it belongs to the folder above."""
+    named = chunk.metadata.get("collection_name")
+    if named == folder.name or named != folder.path.absolute().parent.name:
+        return None
+    return (
+        f"chunks in '{folder.name}' say they belong to '{named}': is --chunked-dir "
+        "one folder too deep?"
+    )
+
+
 def _roots(root: Path) -> list[Path]:
     if root.absolute() != kaggle_folder().absolute() / "input":
         return [root]
@@ -110,14 +126,14 @@ def _chunk_files(folder: Path) -> list[Path]:
 
     for parent, folders, names in os.walk(folder, onerror=note):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [
-            Path(parent, name)
-            for name in names
-            if any(fnmatch.fnmatchcase(name, p) for p in CHUNK_FILE_PATTERNS)
-        ]
+        files += [Path(parent, name) for name in names if _is_chunk_file(name)]
     return sorted(
         files + unreadable, key=lambda path: os.fsencode(path.relative_to(folder))
     )
+
+
+def _is_chunk_file(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, p) for p in CHUNK_FILE_PATTERNS)
 
 
 def _size(path: Path) -> int:
@@ -141,6 +157,8 @@ def read_chunk_file(
     except _Unusable as error:
         yield Quarantined(name, None, error.reason, error.detail)
         return
+    if not entries:
+        yield Quarantined(name, None, "no_entries")
     for index, entry in enumerate(entries):
         try:
             yield _chunk(folder.name, PurePosixPath(relative), index, entry)

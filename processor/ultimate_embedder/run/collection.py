@@ -15,7 +15,7 @@ from ..config import PipelineConfig
 from ..export.manifest import Manifest
 from ..export.manifest_sections import TelemetrySection, TimelinePass
 from ..export.runtime import ExportRuntime
-from ..intake.chunks import CollectionFolder
+from ..intake.chunks import CollectionFolder, told_too_deep
 from ..intake.measure import MeasuredCollection, measure_collection
 from ..records import Float32Array
 from ..stages.dense_records import DenseBlock
@@ -249,6 +249,8 @@ class CollectionRun:
             rows_a_batch=self._config.gpu.base_batch_size,
             gpu_memory_cap_bytes=planning_cap(self._config.gpu, self._parts.device),
         )
+        if told := told_too_deep(self._folder, found.store.chunk(0)):
+            self._warn(told)
         for model in found.models:
             lost = int(model.tokens.truncated.sum())
             if lost and model.config in self._config.dense:
