@@ -55,6 +55,7 @@ ROOMS = (
 
 SHARED = (
     "telemetry.events",
+    "export.folders",
     "export.layout",
     "export.manifest",
     "export.manifest_sections",

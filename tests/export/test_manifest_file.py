@@ -113,7 +113,7 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_without_a_manifest_is_not_a_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is not a bundle"):
+    with pytest.raises(BundleError, match="holds no bundle"):
         Manifest.read(tmp_path)
 
 

@@ -220,6 +220,19 @@ def test_the_command_writes_a_folder_and_refuses_a_full_one(
     assert "not empty" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_be_written_is_one_line_with_its_cure(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "x"
+    assert run_function(export_model, [str(folder), str(target)]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"error: {target} cannot be written: Not a directory. Name another folder, or "
+        "mend its permissions.\n"
+    )
+
+
 def test_a_reranker_published_as_a_whole_is_no_export(tmp_path: Path) -> None:
     hub = RerankingConfig(name="hub", hf_model_id="somebody/model")
     with pytest.raises(UsageError):

@@ -92,12 +92,12 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     assert says in captured.err
 
 
-def test_a_folder_that_is_no_bundle_is_one_line_and_exit_code_1(
+def test_a_folder_that_is_no_bundle_is_one_line_and_exit_code_2(
     tmp_path: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_function(search, [str(tmp_path), QUERY]) == 1
+    assert run_function(search, [str(tmp_path), QUERY]) == 2
     captured = capsys.readouterr()
-    assert "is not a bundle" in captured.err
+    assert "holds no bundle" in captured.err
     assert len(captured.err.splitlines()) == 1
 
 

@@ -342,6 +342,63 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(
         repair_bundle(bundle, output=tmp_path / "mine")
 
 
+def test_the_advice_on_a_place_that_is_taken_names_repairs_own_option(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter").touch()
+    arguments = [str(bundle), "--output", str(tmp_path / "mine")]
+    assert run_function(repair, arguments) == 2
+    said = capsys.readouterr().err
+    assert "Choose another --output, or move it away." in said
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("nope", "There is no folder {}. Name the folder of one collection."),
+        ("docs_in", "{} holds no bundle. Name the folder of one collection."),
+        (
+            "out",
+            "{0} is not a bundle itself. Name the folder of one collection; {0} "
+            "holds: docs.",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_bundle_is_not_to_be_moved_away(
+    bundle: Path,
+    tmp_path: Path,
+    folder: str,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "docs_in").mkdir()
+    (tmp_path / "docs_in" / "letter").touch()
+    assert run_function(repair, [str(tmp_path / folder)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {says.format(tmp_path / folder)}\n"
+
+
+def test_a_target_that_cannot_be_written_names_repairs_own_option(
+    bundle: Path, tmp_path: Path
+) -> None:
+    refused = OSError(errno.EACCES, "Permission denied", str(tmp_path / "x"))
+
+    def refuse(first: Path, second: Path) -> bool:
+        raise refused
+
+    garble(bundle / INDEX)
+    with pytest.raises(OutputError, match="name another folder with --output"):
+        repair_bundle(bundle, exchange=refuse)
+
+
+def test_a_newer_bundle_is_not_to_be_built_again(bundle: Path) -> None:
+    path = bundle / MANIFEST
+    path.write_bytes(path.read_bytes().replace(b'"v4.1"', b'"v5.0"', 1))
+    with pytest.raises(BundleError, match="Update this program"):
+        repair_bundle(bundle)
+
+
 def test_a_bundle_of_another_collection_is_not_replaced(
     bundle: Path, tmp_path: Path
 ) -> None:

@@ -56,13 +56,6 @@ def test_a_damaged_bundle_gives_exit_code_1_and_the_place(
     assert "damaged: docs_ids.jsonl: whole file: missing" in out
 
 
-def test_a_folder_that_is_no_bundle_gives_exit_code_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_function(verify, [str(tmp_path)]) == 1
-    assert "is not a bundle" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("arguments", [["nowhere"], [], ["--nonsense"]])
 def test_bad_usage_gives_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

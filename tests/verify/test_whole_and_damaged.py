@@ -107,7 +107,7 @@ def test_a_folder_without_a_manifest_is_no_bundle(bundle: Path, tmp_path: Path) 
     (bundle / MANIFEST).unlink()
     report = verify_bundle(bundle)
     assert files_of(report) == {MANIFEST}
-    assert "is not a bundle" in report.findings[0].problem
+    assert "is not a whole bundle" in report.findings[0].problem
     assert not verify_bundle(tmp_path / "nowhere").whole
 
 

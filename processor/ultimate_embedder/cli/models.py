@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,8 @@ def list_models(
 
     Files come with a package, are in the cache of models, or missing. No connection is
     opened.
+
+    Exit codes: 0 listed; 2 bad usage.
     """
     models = [
         (*described(entry), entry)
@@ -74,6 +77,9 @@ def show_model(
     """Show everything that is known of one model, and where its files are.
 
     Of a model that the registry has not, that is what its own files state.
+
+    Exit codes: 0 shown; 1 not in the registry, and its files are not here or damaged; 2
+    bad usage.
     """
     (entry,) = entries([key])
     kind, model = described(entry)
@@ -97,7 +103,11 @@ def export_model(
         Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet.")
     ],
 ) -> None:
-    """Write a reranker as a folder that sentence-transformers opens."""
+    """Write a reranker as a folder that sentence-transformers opens.
+
+    Exit codes: 0 written; 1 the model that it differs from is not here; 2 bad usage, or
+    the folder exists; 3 the disk is full or not writable.
+    """
     config = choose_rerank(key)
     if config.difference is None:
         raise UsageError(
@@ -106,7 +116,15 @@ def export_model(
         )
     from ..encoders.difference_model import export_cross_encoder
 
-    export_cross_encoder(config, folder)
+    try:
+        export_cross_encoder(config, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # told for every command alike
+        raise UsageError(
+            f"{folder} cannot be written: {error.strerror or error}.",
+            cure="Name another folder, or mend its permissions.",
+        ) from error
     sys.stdout.write(f"{folder}: open it with sentence_transformers.CrossEncoder\n")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from ..errors import UsageError
+from ..export.folders import looks_like_bundle, no_bundle
 from ..repair import RepairReport, repair_bundle
 from ..telemetry.printable import printable
 
@@ -53,10 +53,8 @@ def repair(
     Exit code 0: the bundle is whole; 1: something is lost, or files stand there that do
     not belong; 2: bad usage; 3: writing failed, nothing has changed.
     """
-    if not bundle.is_dir():
-        raise UsageError(
-            f"There is no folder {bundle}.", cure="Name the folder of a bundle."
-        )
+    if not looks_like_bundle(bundle):
+        raise no_bundle(bundle)
     report = repair_bundle(bundle, output=output, chunked_dir=chunked_dir)
     if as_json:
         content = orjson.dumps(report.as_dict(), option=orjson.OPT_APPEND_NEWLINE)

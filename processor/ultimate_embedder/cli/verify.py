@@ -11,11 +11,12 @@ import orjson
 import typer
 
 from ..errors import UsageError
+from ..export.folders import bundles_in, no_bundle
 from ..export.manifest import Manifest, read_manifest_bytes
 from ..intake.chunks import find_collections
 from ..models.manager import ModelManager
 from ..telemetry.printable import printable
-from ..verify import VerificationReport, bundles_in, check_statistics, verify_bundle
+from ..verify import VerificationReport, check_statistics, verify_bundle
 from .deep import ModelsOf
 from .output import show_sheet, stdout_format
 from .statistics import StatisticsCheck, token_counter
@@ -58,17 +59,18 @@ def verify(
     Chunk ids are checked for form, order, number and repetition. Of a folder that holds
     bundles, each is checked and has one line.
 
-    Each fault is one line: file, place, problem. Exit code 0: whole; 1: damaged, or not
-    a bundle; 2: no such folder.
+    Each fault is one line: file, place, problem. What needs a damaged file is not
+    checked, and said. Exit code 0: whole; 1: damaged, or made by a newer version; 2: no
+    such folder, or no bundle in it.
     """
     if not bundle.is_dir():
-        raise UsageError(
-            f"There is no folder {bundle}.", cure="Name the folder of a bundle."
-        )
+        raise no_bundle(bundle)
     source_root = chunked_dir if chunked_dir is None else _folder(chunked_dir)
     counting = statistics or source_root is not None
     found = bundles_in(bundle)
-    if found in ([], [bundle]):
+    if not found:
+        raise no_bundle(bundle)
+    if found == [bundle]:
         results = [_verify_one(bundle, deep, counting, source_root)]
         document = results[0].document
         if not as_json:
@@ -148,6 +150,11 @@ def _count_again(bundle: Path, chunked_dir: Path | None) -> StatisticsCheck:
     source = None
     if chunked_dir is not None:
         found = {folder.name: folder for folder in find_collections(chunked_dir)}
+        if not found:
+            raise UsageError(
+                f"{chunked_dir} holds no chunk files (--chunked-dir).",
+                cure="Name the output folder of chunk_docs_v5.py.",
+            )
         if manifest.collection not in found:
             raise UsageError(
                 f"No collection is called {manifest.collection} in {chunked_dir}.",
@@ -164,6 +171,7 @@ def _print_report(result: _Result) -> None:
     for sheet in result.counted.sheets if result.counted else ():
         show_sheet(sheet, style=stdout_format("plain"))
     lines = [f"checked: {check}" for check in report.checks]
+    lines += [f"not checked: {skipped}" for skipped in report.skipped]
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"damaged: {finding}" for finding in report.findings]
     if report.further_findings:
@@ -181,11 +189,13 @@ def _print_line(result: _Result) -> None:
     if faults:
         number = len(faults) + result.report.further_findings
         told = f", {number} findings, the first: {faults[0]}"
-    elif result.report.notes:
+    elif result.whole and result.report.notes:
         told = f" (note: {'; '.join(result.report.notes)})"
     line = f"{result.report.bundle}: {_verdict(result)}{told}"
     sys.stdout.write(printable(line, limit=1000) + "\n")
 
 
 def _verdict(result: _Result) -> str:
+    if result.report.unchecked:
+        return result.report.unchecked
     return "whole" if result.whole else "DAMAGED"

@@ -17,9 +17,10 @@ from typing import Any
 import orjson
 from pydantic import Field, ValidationError
 
-from ..errors import BundleError
+from ..errors import BundleError, NewerBundle
 from ..records import SparseInferenceRun
 from .checksums import HashedFile
+from .folders import looks_like_bundle, no_bundle
 from .layout import MANIFEST
 from .manifest_sections import (
     Artifact,
@@ -148,14 +149,20 @@ def read_manifest_bytes(bundle: Path) -> bytes:
     """Return the bytes of a folder's manifest.
 
     Raises:
-        BundleError: there is none, or it cannot be read.
+        NotABundle: the folder is none, or holds nothing of a bundle.
+        BundleError: the manifest is missing among its files, or cannot be read.
     """
     try:
         return (bundle / MANIFEST).read_bytes()
     except OSError as error:
+        if not looks_like_bundle(bundle):
+            raise no_bundle(bundle) from error
         raise BundleError(
-            f"{bundle} is not a bundle: {MANIFEST} cannot be read ({error.strerror}).",
-            cure="Name the folder of one collection, or build it anew.",
+            f"{bundle} is not a whole bundle: {MANIFEST} cannot be read "
+            f"({error.strerror}).",
+            cure="Mend its permissions."
+            if isinstance(error, PermissionError)
+            else _CURE,
         ) from error
 
 
@@ -190,7 +197,7 @@ def _check_version(document: Any) -> None:
             f"{MANIFEST} states no schema version of the form v4.1.", cure=_CURE
         )
     if int(match[1]) > SCHEMA_MAJOR:
-        raise BundleError(
+        raise NewerBundle(
             f"{MANIFEST} has schema {version}; this program reads v{SCHEMA_MAJOR}.",
             cure="Update this program.",
         )

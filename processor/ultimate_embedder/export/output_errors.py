@@ -11,8 +11,13 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def output_error(error: OSError, path: Path) -> OutputError | OutOfMemory:
-    """Return the error that says what to do about a refused write to `path`."""
+def output_error(
+    error: OSError, path: Path, elsewhere: str = "choose another --output-dir"
+) -> OutputError | OutOfMemory:
+    """Return the error that says what to do about a refused write to `path`.
+
+    `elsewhere` is how the user names another place.
+    """
     if error.errno == errno.ENOMEM:  # a file could not be mapped
         return OutOfMemory()
     place = error.filename or path
@@ -24,7 +29,7 @@ def output_error(error: OSError, path: Path) -> OutputError | OutOfMemory:
     if error.errno in _NOT_ALLOWED:
         return OutputError(
             f"Not allowed to write {place}: {error.strerror}.",
-            cure="Change its permissions or choose another --output-dir.",
+            cure=f"Change its permissions or {elsewhere}.",
         )
     return OutputError(
         f"Writing {place} failed: {error.strerror or error}.",

@@ -157,8 +157,8 @@ def is_replaceable(target: Path) -> bool:
     )
 
 
-def require_replaceable(target: Path) -> None:
-    """Return when a bundle may be published at `target`.
+def require_replaceable(target: Path, option: str = "--output-dir") -> None:
+    """Return when a bundle may be published at `target`, which `option` names.
 
     Raises:
         UsageError: something else stands there.
@@ -166,7 +166,7 @@ def require_replaceable(target: Path) -> None:
     if not is_replaceable(target):
         raise UsageError(
             f"{target} exists and is not a bundle; nothing is replaced.",
-            cure="Choose another --output-dir, or move it away.",
+            cure=f"Choose another {option}, or move it away.",
         )
 
 

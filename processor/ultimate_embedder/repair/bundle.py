@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BundleError, InputError, UsageError
+from ..errors import BundleError, InputError, NewerBundle, UsageError
 from ..export.layout import MANIFEST
 from ..export.manifest import Manifest, own_sum_holds, read_manifest_bytes
 from ..export.output_errors import output_error
@@ -43,7 +43,9 @@ from .report import Lost, Rebuilt, RepairReport
 from .stores import open_chunks
 
 _SCRATCH = ".scratch"
-_ELSEWHERE = "Choose another --output, or move it away."
+_OPTION = "--output"
+_ELSEWHERE = f"Choose another {_OPTION}, or move it away."
+_ELSEWHERE_TO_WRITE = f"name another folder with {_OPTION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +73,30 @@ def repair_bundle(
     Raises:
         UsageError: something that is no bundle of this collection stands at `output`,
             or one that is whole where the result is not; or `chunked_dir` is no folder.
-        BundleError: the folder holds no manifest, or one that states no sums.
+        NotABundle: the folder holds no bundle.
+        BundleError: it holds no manifest, or one that states no sums or is newer.
         OutputError: the disk is full or the folder not writable; nothing has changed.
     """
     bundle = bundle.resolve()
     if output is not None:
-        require_replaceable(output)
+        require_replaceable(output, _OPTION)
     target = bundle if output is None else output.resolve()
     try:
         recover(target)
-        require_replaceable(target)
         known = _read_manifest(bundle)
         if known is None:
             return RepairReport(str(bundle), None, 0, lost=(_lost_manifest(),))
         if target != bundle:
+            require_replaceable(target, _OPTION)
             _require_same_collection(target, known.manifest.collection)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging, lock = make_staging(target)
     except OSError as error:
-        raise output_error(error, target) from error
+        raise output_error(error, target, _ELSEWHERE_TO_WRITE) from error
     try:
         return _Repair(bundle, target, staging, known, exchange).run(chunked_dir)
     except OSError as error:
-        raise output_error(error, target) from error
+        raise output_error(error, target, _ELSEWHERE_TO_WRITE) from error
     finally:
         os.close(lock)
         shutil.rmtree(staging, ignore_errors=True)  # recover() tries again
@@ -111,6 +114,7 @@ def _read_manifest(bundle: Path) -> _Known | None:
             )
         found = flip_manifest_back(content)
         if found is None:
+            _refuse_newer(content)
             return None
         content, mended = found, True
     return _Known(Manifest.parse(content), content, mended)
@@ -134,6 +138,20 @@ def _require_same_collection(target: Path, collection: str) -> None:
             "replaced.",
             cure=_ELSEWHERE,
         )
+
+
+def _refuse_newer(content: bytes) -> None:
+    """Return unless a manifest says that a later version wrote it.
+
+    Raises:
+        NewerBundle: it does; another version may know what to make of it.
+    """
+    try:
+        Manifest.parse(content)
+    except NewerBundle:
+        raise
+    except BundleError:
+        return
 
 
 def _states_no_sums(content: bytes) -> bool:

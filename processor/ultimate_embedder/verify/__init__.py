@@ -3,7 +3,6 @@
 from .bundle import verify_bundle
 from .deep import Embed
 from .deep_sparse import EmbedSparse
-from .folder import bundles_in
 from .report import Finding, VerificationReport
 from .statistics import (
     CountTokens,
@@ -22,7 +21,6 @@ __all__ = [
     "Statistics",
     "SubdirFigures",
     "VerificationReport",
-    "bundles_in",
     "check_statistics",
     "verify_bundle",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from ..errors import UsageError
@@ -16,6 +18,11 @@ from .opened import open_bundle
 from .report import Findings, VerificationReport
 from .rerank import check_rerank
 from .rows import check_rows
+
+_THIS_PROCESS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors that are no fault of the bundle."""
+
+_ALL = "counts, ids, texts, vectors, inverted lists, reranked queries"
 
 
 def verify_bundle(
@@ -38,23 +45,44 @@ def verify_bundle(
     if deep and embed is None:
         raise ValueError("a deep verification needs `embed`")
     findings = Findings()
+    try:
+        _check(path, findings, embed if deep else None, embed_sparse)
+    except OSError as error:
+        if error.errno in _THIS_PROCESS:
+            raise
+        place = os.path.relpath(error.filename or path, path)
+        reason = error.strerror or error
+        findings.add(place, "whole file", f"cannot be read: {reason}")
+    return findings.report(str(path))
+
+
+def _check(
+    path: Path,
+    findings: Findings,
+    embed: Embed | None,
+    embed_sparse: EmbedSparse | None,
+) -> None:
+    """Do all checks; what needs a broken file is left out, and said.
+
+    Raises:
+        OSError: the folder, or a file where none was expected to fail, is not readable.
+    """
     manifest = read_manifest(path, findings)
-    if not path.is_dir():
-        return findings.report(str(path))
+    if findings.unchecked or not path.is_dir():
+        return
     intact = check_files(path, manifest, findings)
-    if manifest is None:
-        return findings.report(str(path))
+    if manifest is None or findings.skip(_ALL, MANIFEST):
+        return
     try:
         bundle = open_bundle(path, manifest, intact, findings)
     except UsageError as error:
         findings.add(MANIFEST, "names", error.message)
-        return findings.report(str(path))
+        return
     check_counts(bundle, findings)
     check_presence(bundle, findings)
     check_dense(bundle, findings)
     check_chunk_ids(bundle, findings)
     seen = check_rows(bundle, findings)
     check_rerank(bundle, seen, findings)
-    if deep and embed is not None:
+    if embed is not None:
         check_deep(bundle, embed, findings, embed_sparse)
-    return findings.report(str(path))

@@ -100,4 +100,5 @@ def check_chunk_ids(bundle: OpenBundle, findings: Findings) -> None:
                 findings.add(name, f"line {number}, byte {offset}", problem)
     except OSError:
         return  # told of where the rows are compared
-    findings.checks.append("form and order of the chunk ids")
+    if not findings.is_broken(name):
+        findings.checks.append("form and order of the chunk ids")

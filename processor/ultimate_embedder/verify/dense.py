@@ -30,8 +30,13 @@ def check_dense(bundle: OpenBundle, findings: Findings) -> None:
         sound = _check_values(name, vectors, findings)
         if bundle.usable(bundle.names.index(key)):
             _check_index(bundle, key, vectors, findings, searchable=sound)
-        elif name in bundle.intact:
-            _place_damage(bundle, bundle.names.index(key), vectors, findings)
+        else:
+            findings.skip(f"searches with {key}", bundle.names.index(key))
+            if name in bundle.intact:
+                _place_damage(bundle, bundle.names.index(key), vectors, findings)
+    for key in bundle.names.dense_keys(bundle.listed):
+        if key not in bundle.vectors:
+            findings.skip(f"vectors of {key}", bundle.names.dense(key))
     if bundle.vectors:
         findings.checks.append(f"vectors of {len(bundle.vectors)} dense models")
 

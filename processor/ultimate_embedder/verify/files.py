@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ..errors import BundleError
+from ..errors import BundleError, NewerBundle
 from ..export.checksums import file_sha256, parse_sums
 from ..export.layout import MANIFEST, SUMS
 from ..export.manifest import Manifest, own_sum_holds, read_manifest_bytes
@@ -16,18 +16,24 @@ from .report import Findings
 
 def read_manifest(bundle: Path, findings: Findings) -> Manifest | None:
     """Return the manifest, or None where it cannot be used; its own sum is checked."""
+    content = b""
     try:
         content = read_manifest_bytes(bundle)
         manifest = Manifest.parse(content)
+    except NewerBundle as error:
+        if own_sum_holds(content):
+            findings.unchecked = f"made by a newer version: not checked. {error}"
+        else:
+            findings.add(MANIFEST, "whole file", f"its own sum differs. {error}")
+        return None
     except BundleError as error:
         findings.add(MANIFEST, "whole file", str(error))
         return None
     legacy = manifest.schema_version in manifest.compatibility.legacy
     if manifest.manifest_sha256 or manifest.artifacts or not legacy:
         if not own_sum_holds(content):
-            findings.add(
-                MANIFEST, "whole file", "its own sum (manifest_sha256) differs"
-            )
+            problem = "its own sum (manifest_sha256) differs"
+            findings.break_file(MANIFEST, "whole file", problem)
         findings.checks.append("the manifest's own sum")
     else:
         findings.notes.append(
@@ -47,13 +53,16 @@ def check_files(
     sums = _read_sums(bundle, bool(artifacts), findings)
     if manifest is not None and artifacts:
         _compare_lists(manifest.artifacts, artifacts, sums, findings)
-    expected = {path: item.sha256 for path, item in artifacts.items()}
-    for path, digest in (sums or {}).items():
-        expected.setdefault(path, digest)
+    expected = {path: item.sha256 for path, item in artifacts.items()} | (sums or {})
+    if not findings.is_broken(MANIFEST):  # else the list decides, and says no sizes
+        expected |= {path: item.sha256 for path, item in artifacts.items()}
+    elif sums:
+        artifacts = {}
     intact = {
         path
         for path, digest in expected.items()
-        if _check_file(bundle, path, digest, artifacts.get(path), findings)
+        if not findings.is_broken(path)  # the list of sums, told of above
+        and _check_file(bundle, path, digest, artifacts.get(path), findings)
     }
     if expected:
         findings.checks.append(f"sums of {len(expected)} files")
@@ -62,17 +71,19 @@ def check_files(
 
 
 def _read_sums(bundle: Path, needed: bool, findings: Findings) -> dict[str, str] | None:
-    """Return the list; None where a file is there and is no list."""
-    path = bundle / SUMS
-    if not path.exists():
-        if needed:
-            findings.add(SUMS, "whole file", "missing")
-        return {}
+    """Return the list; None where it is missing and needed, or cannot be read."""
     try:
-        return parse_sums(path.read_bytes())
-    except (OSError, BundleError) as error:
+        return parse_sums((bundle / SUMS).read_bytes())
+    except FileNotFoundError:
+        if not needed:
+            return {}
+        findings.break_file(SUMS, "whole file", "missing")
+    except BundleError as error:
         findings.add(SUMS, "whole file", str(error))
-        return None
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+        findings.break_file(SUMS, "whole file", problem)
+    return None
 
 
 def _compare_lists(
@@ -89,7 +100,11 @@ def _compare_lists(
     if sums is None:
         return
     for path, item in artifacts.items():
-        if path != SUMS and sums.get(path) != item.sha256:
+        if path == SUMS or sums.get(path) == item.sha256:
+            continue
+        if findings.is_broken(MANIFEST):
+            findings.add(MANIFEST, f"artifacts {path}", f"differs from {SUMS}")
+        else:
             findings.add(SUMS, f"entry {path}", "differs from the manifest's sum")
     for path in sums.keys() - artifacts.keys():
         findings.add(SUMS, f"entry {path}", "is not in the manifest")
@@ -100,12 +115,14 @@ def _check_file(
 ) -> bool:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts:
-        findings.add(name, "whole file", "the name leads out of the bundle")
+        findings.break_file(name, "whole file", "the name leads out of the bundle")
         return False
     try:
         return _is_as_listed(bundle, name, digest, item, findings)
     except OSError as error:  # no permission, a bad sector, a name too long
-        findings.add(name, "whole file", f"cannot be read: {error.strerror or error}")
+        findings.break_file(
+            name, "whole file", f"cannot be read: {error.strerror or error}"
+        )
         return False
 
 
@@ -114,12 +131,12 @@ def _is_as_listed(
 ) -> bool:
     path = bundle / name
     if not path.is_file() or _through_link(bundle, path):
-        findings.add(name, "whole file", "missing, or not a plain file")
+        findings.break_file(name, "whole file", "missing, or not a plain file")
         return False
     size = path.stat().st_size
     if item is not None and size != item.bytes:
         end = "breaks off" if size < item.bytes else "goes on"
-        findings.add(
+        findings.break_file(
             name,
             f"byte {min(size, item.bytes)}",
             f"{end}: {size} of {item.bytes} bytes",

@@ -25,18 +25,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """The result for one bundle. `checks` were made; `notes` say what was not."""
+    """The result for one bundle. `checks` were made; `notes` say what was not.
+
+    `skipped` is what needs a file that was found broken; `unchecked` says why nothing
+    could be checked.
+    """
 
     bundle: str
     findings: tuple[Finding, ...]
     checks: tuple[str, ...]
     notes: tuple[str, ...]
     further_findings: int = 0  # beyond the first of each file
+    skipped: tuple[str, ...] = ()
+    unchecked: str = ""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
+        """Whether everything was looked at and nothing is wrong."""
+        return not self.findings and not self.unchecked
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready data: file names may be no valid Unicode."""
@@ -51,6 +57,9 @@ class Findings:
     kept: list[Finding] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    unchecked: str = ""
+    _broken: set[str] = field(default_factory=set)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, file: str, place: str, problem: str) -> None:
@@ -58,6 +67,22 @@ class Findings:
         self._counts[file] += 1
         if self._counts[file] <= FINDINGS_PER_FILE:
             self.kept.append(Finding(file, place, problem))
+
+    def break_file(self, file: str, place: str, problem: str) -> None:
+        """Keep a fault of a file that nothing else may be judged by from now on."""
+        self.add(file, place, problem)
+        self._broken.add(file)
+
+    def is_broken(self, file: str) -> bool:
+        """Whether nothing may be judged by a file; a fault of it was kept then."""
+        return file in self._broken
+
+    def skip(self, what: str, *needed: str) -> bool:
+        """Return whether a check needs a broken file, and say that it is left out."""
+        broken = [file for file in needed if file in self._broken]
+        if broken:
+            self.skipped.append(f"{what} (needs {', '.join(broken)})")
+        return bool(broken)
 
     def report(self, bundle: str) -> VerificationReport:
         """Return what was found."""
@@ -67,4 +92,6 @@ class Findings:
             checks=tuple(self.checks),
             notes=tuple(self.notes),
             further_findings=self._counts.total() - len(self.kept),
+            skipped=tuple(self.skipped),
+            unchecked=self.unchecked,
         )

@@ -38,13 +38,16 @@ def check_rerank(bundle: OpenBundle, seen: SeenIds, findings: Findings) -> None:
     rerank = bundle.manifest.rerank_run
     headers = rerank.runs if isinstance(rerank, RerankRan) else ()
     expression = _expression(rerank) if isinstance(rerank, RerankRan) else None
+    known: SeenIds | None = seen
+    if findings.skip(f"candidates in {name}", bundle.names.ids):
+        known = None
     queries = 0
     for line, record in parsed_lines(path, name, _parse, findings):
         queries += 1
         if record is None:
             continue
         place = f"line {line.number}, byte {line.offset}"
-        for problem in _faults(record, seen) or _contradictions(record, expression):
+        for problem in _faults(record, known) or _contradictions(record, expression):
             findings.add(name, place, problem)
         if headers and not _has_header(record, headers[queries - 1 : queries]):
             findings.add(name, place, "differs from its header in the manifest")
@@ -69,9 +72,10 @@ def _parse(content: bytes) -> dict[str, Any]:
     }
 
 
-def _faults(record: dict[str, Any], seen: SeenIds) -> list[str]:
+def _faults(record: dict[str, Any], known: SeenIds | None) -> list[str]:
+    """Return what is wrong; None `known`: no id can be told to be unknown."""
     candidates = record["candidate_ids"]
-    unknown = [candidate for candidate in candidates if candidate not in seen]
+    unknown = [one for one in candidates if known is not None and one not in known]
     faults = [f"candidate {candidate[:100]!r} is unknown" for candidate in unknown[:3]]
     if len(set(candidates)) != len(candidates):
         faults.append("a candidate stands twice")
