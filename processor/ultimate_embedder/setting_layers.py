@@ -58,9 +58,16 @@ def file_layer(here: Path, config_file: Path | None) -> dict[str, Decision]:
     try:
         content = path.read_text(encoding="utf-8")
         table = tomllib.loads(content)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"Cannot read the config file {path}: {why}.") from error
+    except OSError as error:
+        raise UsageError(
+            f"Cannot read the config file {path}: {error.strerror}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The config file {path} is not in UTF-8.") from error
+    except ValueError as error:
+        raise UsageError(
+            f"Cannot read the config file {path}: {error}.", cure=_toml_cure(error)
+        ) from error
     decisions = {}
     for key, value in table.items():
         place = f"{path.name}:{_toml_line(content, key)}"
@@ -73,6 +80,12 @@ def file_layer(here: Path, config_file: Path | None) -> dict[str, Decision]:
             parsed = path.parent / parsed
         decisions[key] = Decision(parsed, FILE_LAYER, place)
     return decisions
+
+
+def _toml_cure(error: ValueError) -> str | None:
+    """Return what a bare word for a value most often lacks."""
+    bare = str(error).startswith("Invalid value")
+    return 'Strings need quotes: profile = "embedded".' if bare else None
 
 
 def _toml_line(content: str, key: str) -> int:
@@ -91,8 +104,11 @@ def dotenv_layer(path: Path) -> tuple[dict[str, Decision], list[str]]:
         return {}, []
     try:
         content = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"Cannot read {path.name}: {error}.") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"Cannot read {path.name}: {why}.") from error
+    except ValueError as error:
+        raise UsageError(f"Cannot read {path.name}: it is not in UTF-8.") from error
     lines = _dotenv_lines(content)
     values = dotenv_values(stream=io.StringIO(content))
     variables = {key: value for key, value in values.items() if value is not None}

@@ -12,13 +12,32 @@ from hypothesis import strategies as st
 from processor.ultimate_embedder.cli.embed import embed
 from processor.ultimate_embedder.cli.embed_options import BY_KEY, typed
 from processor.ultimate_embedder.cli.entry import run_function
-from processor.ultimate_embedder.cli.options import spread
+from processor.ultimate_embedder.cli.options import plain_types, spread
 from processor.ultimate_embedder.config import DEFAULT_GPU_MEMORY_CAP_BYTES, GIB
 from processor.ultimate_embedder.models.catalogue import PROFILES
 from processor.ultimate_embedder.setting_table import SETTINGS
 
 LISTS = ("--collections", "--sparse-models")
 values = st.text("abcxyz,. ", min_size=1).filter(lambda text: text.strip())
+
+
+def test_help_names_values_without_types_of_python_and_keeps_its_columns() -> None:
+    shown = plain_types(
+        "Arguments:\n"
+        "  bundles... <list[Path]>   Folders.\n"
+        "\n"
+        "Options:\n"
+        "  --grpc-port <int range>   Port.\n"
+        "  --stage <dense|sparse>    Which.\n"
+    )
+    assert shown == (
+        "Arguments:\n"
+        "  bundles...                Folders.\n"
+        "\n"
+        "Options:\n"
+        "  --grpc-port N             Port.\n"
+        "  --stage <dense|sparse>    Which."
+    )
 
 
 @pytest.mark.parametrize(

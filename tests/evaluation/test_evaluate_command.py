@@ -144,7 +144,7 @@ def test_markdown_has_a_row_for_each_stage_with_its_interval(place: Path) -> Non
     ("arguments", "said"),
     [
         ([], "Either --data or a bundle is needed"),
-        (["bundle", "--data", "d"], "Either --data or a bundle is needed"),
+        (["bundle", "--data", "d"], "Give --data or a bundle, not both"),
         (["bundle", "--queries", "q"], "judged by --queries FILE and --qrels FILE"),
         (["--data", "d", "--qrels", "q"], "--qrels belongs to a bundle"),
         (["b", "--queries", "q", "--qrels", "r", "--split", "dev"], "--split belongs"),
@@ -153,6 +153,10 @@ def test_markdown_has_a_row_for_each_stage_with_its_interval(place: Path) -> Non
             "--profile says how a bundle is made",
         ),
         (["--data", "no_such_folder"], "There is no folder no_such_folder"),
+        (
+            ["b", "--queries", "nope", "--qrels", "r"],
+            "There is no file nope (--queries)",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_one_line_and_exit_code_2(

@@ -17,6 +17,7 @@ from processor.ultimate_embedder.cli.models_fetch import fetch_models
 from processor.ultimate_embedder.config import GIB
 from processor.ultimate_embedder.encoders.hub import HuggingFaceHub
 from processor.ultimate_embedder.encoders.sources import locate_model
+from processor.ultimate_embedder.errors import ModelNotAvailable
 from processor.ultimate_embedder.models.lock import read_lock
 
 Captured = pytest.CaptureFixture[str]
@@ -118,6 +119,28 @@ def test_a_hub_that_does_not_answer_leaves_the_registrys_size(
     assert "nomic-coderank: The hub has no public model" in err
     [model] = json.loads(out)["models"]
     assert model["bytes_to_fetch"] == 136_731_648 * 4
+
+
+def test_a_check_that_reaches_no_hub_does_not_speak_of_fetching(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert run_function(check_models, ["nomic-coderank", "--online"]) == 1
+    told = "nomic-coderank: The hub tells no sizes: HF_HUB_OFFLINE is set."
+    err = capsys.readouterr().err
+    assert told in err
+    assert "fetch" not in err
+
+
+def test_a_model_that_is_not_here_is_fetched_by_the_key_of_the_registry(
+    published: Site, capsys: Captured
+) -> None:
+    assert run_function(show_model, ["acme/tiny"]) == 1
+    assert "'ultimate-embedder models fetch acme/tiny'" in capsys.readouterr().err
+    with pytest.raises(ModelNotAvailable) as raised:
+        locate_model("BAAI/bge-m3", revision="refs/pr/130", offline=True)
+    cure = raised.value.cure or ""
+    assert "'ultimate-embedder models fetch bge-m3'" in cure
 
 
 def test_a_reranker_of_lists_is_refused_with_the_reason(capsys: Captured) -> None:

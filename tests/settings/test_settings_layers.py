@@ -230,6 +230,23 @@ def test_a_config_file_that_is_asked_for_must_exist(tmp_path: Path) -> None:
         settled(tmp_path, config_file=tmp_path / "missing.toml")
 
 
+def test_a_value_without_quotes_is_answered_with_an_example(tmp_path: Path) -> None:
+    write(tmp_path, "ultimate-embedder.toml", "profile = embedded\n")
+    with pytest.raises(UsageError) as raised:
+        settled(tmp_path)
+    assert "line 1" in str(raised.value)
+    assert 'Strings need quotes: profile = "embedded".' in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["ultimate-embedder.toml", ".env"])
+def test_a_file_of_settings_in_another_encoding_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"# caf\xe9\n")
+    with pytest.raises(UsageError, match="not in UTF-8"):
+        settled(tmp_path)
+
+
 def test_a_config_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "ultimate-embedder.toml", "profile = \n")
     with pytest.raises(UsageError, match=r"ultimate-embedder\.toml.*line 1"):

@@ -30,6 +30,7 @@ from processor.ultimate_embedder.telemetry.otel import (
     otlp_exporter,
 )
 from processor.ultimate_embedder.telemetry.otlp_file import OtlpFileExporter
+from processor.ultimate_embedder.telemetry.span_delivery import in_words
 
 
 def spans_of(events: list[ev.Event]) -> dict[str, ReadableSpan]:
@@ -231,6 +232,34 @@ def test_a_broken_exporter_loses_its_spans_and_nothing_else(
     assert listener.spans_exported == {}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "no route" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("remark", "meant"),
+    [
+        (
+            "Transient error HTTPConnectionPool(host='127.0.0.1', port=4318): Max "
+            "retries exceeded with url: /v1/traces (Caused by NewConnectionError("
+            "\"HTTPConnection(host='127.0.0.1', port=4318): Failed to establish a new "
+            'connection: [Errno 111] Connection refused")) encountered while exporting',
+            "connection refused",
+        ),
+        (
+            "Transient error StatusCode.UNAVAILABLE encountered while exporting. Error "
+            "details: errors resolving nohost:4317: [Domain name not found]",
+            "there is no host of this name",
+        ),
+        ("Failed to export spans batch code: 404, reason: Not Found", None),
+    ],
+)
+def test_why_spans_are_lost_is_told_in_a_few_words(
+    remark: str, meant: str | None
+) -> None:
+    assert in_words(remark) == (meant or remark)
+
+
+def test_a_long_remark_is_cut_between_words() -> None:
+    assert in_words("something else " * 30).endswith("something else …")
 
 
 def test_exported_spans_are_counted_by_name(small_run) -> None:

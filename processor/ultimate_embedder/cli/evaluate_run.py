@@ -46,7 +46,9 @@ def refuse_misfits(asked: Asked, given: Given) -> None:
     Raises:
         UsageError: they name both or neither, or one that has no meaning there.
     """
-    if (asked.bundle is None) == (asked.data is None):
+    if asked.bundle is not None and asked.data is not None:
+        raise UsageError("Give --data or a bundle, not both.")
+    if asked.bundle is None and asked.data is None:
         raise UsageError(
             "Either --data or a bundle is needed.",
             cure="A bundle also needs --queries and --qrels.",
@@ -67,6 +69,9 @@ def refuse_misfits(asked: Asked, given: Given) -> None:
             f"{given[key][1]} says how a bundle is made; this one exists.",
             cure="Leave it out, or use --data.",
         )
+    for option, file in (("queries", asked.queries), ("qrels", asked.qrels)):
+        if not file.exists():
+            raise UsageError(f"There is no file {file} (--{option}).")
 
 
 def judge(

@@ -9,6 +9,7 @@ import orjson
 import typer
 
 from ..config import GIB
+from ..encoders.hub import HubFailure
 from ..errors import ModelError, UsageError
 from ..models.catalogue import PROFILES
 from ..models.entries import Entry, entries
@@ -108,7 +109,9 @@ def _state(entry: Entry, cap: int, online: bool) -> ModelState:
     try:
         return state_of(entry, cap_bytes=cap, ask_hub=online)
     except ModelError as error:
-        say("warning", f"{entry.key}: {error}")
+        silence = error.silence if isinstance(error, HubFailure) else None
+        told = f"The hub tells no sizes: {silence}." if silence else str(error)
+        say("warning", f"{entry.key}: {told} What is known without it is shown.")
         return state_of(entry, cap_bytes=cap)
 
 

@@ -2,17 +2,22 @@
 
 `--collections a b` becomes `--collections a --collections b` before parsing, for
 commands that take no positional arguments. An option given with its opposite
-(`--resume --fresh`) is refused instead of the last one winning.
+(`--resume --fresh`) is refused instead of the last one winning. Help names values as a
+person would, not as Python's types.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ..errors import UsageError
+
+_TYPE = re.compile(r"(?m)^(  \S.*?) <(list\[\w+\]|int range|float range|str|path)>")
+_SHOWN = {"int range": "N", "float range": "N", "str": "TEXT", "path": "PATH"}
 
 
 class ManyValuesCommand(TyperCommand):
@@ -28,6 +33,10 @@ class ManyValuesCommand(TyperCommand):
             }
             args = list(spread(args, lists))
         return super().parse_args(ctx, args)
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help; see `plain_types`."""
+        return plain_types(super().get_help(ctx))
 
 
 def spread(arguments: Sequence[str], lists: Iterable[str]) -> Iterator[str]:
@@ -50,6 +59,22 @@ def spread(arguments: Sequence[str], lists: Iterable[str]) -> Iterator[str]:
         else:
             seen += 1
             yield argument
+
+
+def plain_types(help_text: str) -> str:
+    """Return a command's help without the names of Python's types.
+
+    `--port <int range>` becomes `--port N`; an argument's own name says enough. Columns
+    keep their places.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        first, kind = found.groups()
+        shown = _SHOWN.get(kind, "") if first.lstrip().startswith("-") else ""
+        return f"{first} {shown}".ljust(len(found.group()))
+
+    lines = _TYPE.sub(name, help_text).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def refuse_opposites(arguments: Sequence[str], options: Iterable[TyperOption]) -> None:

@@ -31,7 +31,7 @@ _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TIMEOUT_SECONDS = 20.0
 _BRING_ALONG = (
     "Check the connection and run again, or bring a cache along and set HF_HOME, or "
-    "name a local folder. 'models check' tells what is missing."
+    "name a local folder. 'ultimate-embedder models check' tells what is missing."
 )
 
 
@@ -42,13 +42,22 @@ def is_hub_id(name: str) -> bool:
 
 
 class HubFailure(ModelNotAvailable):
-    """The hub did not give what was asked; `transient`: it may the next time."""
+    """The hub did not give what was asked; `transient`: it may the next time.
+
+    `silence` is why it could not be asked at all, in words that stand alone.
+    """
 
     def __init__(
-        self, message: str, *, cure: str | None = None, transient: bool = False
+        self,
+        message: str,
+        *,
+        cure: str | None = None,
+        transient: bool = False,
+        silence: str | None = None,
     ) -> None:
         super().__init__(message, cure=cure)
         self.transient = transient
+        self.silence = silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,7 @@ def _translated(model: str, revision: str) -> Iterator[None]:
         raise HubFailure(
             f"{model} cannot be fetched: HF_HUB_OFFLINE is set.",
             cure="Unset it, or fetch the model where there is a connection.",
+            silence="HF_HUB_OFFLINE is set",
         ) from error
     except GatedRepoError as error:
         raise HubFailure(
@@ -282,6 +292,7 @@ def _of_status(error: Exception, model: str, at: str) -> HubFailure:
         f"The hub answered with status {status} when asked for {model}{at}.",
         cure=_BRING_ALONG,
         transient=status in _TRY_AGAIN,
+        silence=f"it answered with status {status}",
     )
 
 
@@ -291,4 +302,5 @@ def _unreachable(error: BaseException, model: str, at: str) -> HubFailure:
         f"({type(error).__name__}).",
         cure=_BRING_ALONG,
         transient=isinstance(error, connection_errors()),
+        silence="it is not reached",
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ModelMismatch, ModelNotAvailable, UsageError
+from ..models.catalogue import key_of
 from ..models.lock import MAIN, is_commit, is_revision, read_lock
 from .content_sums import file_sha256, folder_sha256
 from .hub import Hub, HuggingFaceHub, Listing, is_hub_id, with_retries
@@ -240,12 +241,14 @@ def _not_here(wanted: _Wanted, revision: str, path: Path | None) -> ModelNotAvai
     pickles = [] if path is None else pickles_among(p.name for p in path.iterdir())
     only = f": pickles alone ({shortened(pickles)})" if pickles else ""
     at = "" if revision == MAIN else f" at {revision}"
-    named = model if revision == MAIN or is_commit(revision) else f"{model}@{revision}"
+    plain = revision == MAIN or is_commit(revision)
+    asked = None if wanted.reference == MAIN else wanted.reference
+    named = key_of(model, asked) or (model if plain else f"{model}@{revision}")
     return ModelNotAvailable(
         f"The weights of {model}{at} are not on this machine{only}, and this run is "
         "offline.",
         cure=(
-            f"Fetch them once with 'models fetch {named}' or --online, or bring a "
-            "cache along and set HF_HOME, or name a local folder."
+            f"Fetch them once with 'ultimate-embedder models fetch {named}' or "
+            "--online, or bring a cache along and set HF_HOME, or name a local folder."
         ),
     )

@@ -54,9 +54,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         # Only a line feed ends a line: an id may hold U+2028 and its like.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageError(
-            f"The judgements in {path} cannot be read: {error}."
+            f"The judgements in {path} cannot be read: {error.strerror or error}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"The judgements in {path} cannot be read: they are not in UTF-8."
         ) from error
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -285,6 +285,18 @@ def rerank_model(key: str) -> RerankingConfig:
     return _find("rerank", key, RERANKING_MODELS)
 
 
+def key_of(model: str, revision: str | None) -> str | None:
+    """Return the key of what the hub calls `model`; None: the registry has no such.
+
+    `revision` is the one that the key stands for, None for the main one.
+    """
+    for registry in (KAGGLE_OPTIMIZED_MODELS, SPARSE_MODELS, RERANKING_MODELS):
+        for key, config in registry.items():
+            if (config.hf_model_id, config.revision) == (model, revision):
+                return key
+    return None
+
+
 def profile(name: str) -> Profile:
     """Return the profile called `name`.
 

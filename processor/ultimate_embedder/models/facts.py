@@ -162,10 +162,11 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"Cannot read {path}: {type(error).__name__}.", cure=_CURE
-        ) from error
+    except OSError as error:
+        why = error.strerror or error
+        raise ModelError(f"Cannot read {path}: {why}.", cure=_CURE) from error
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON in UTF-8.", cure=_CURE) from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no JSON object.", cure=_CURE)
     return content

@@ -7,6 +7,7 @@ them: it is told once, and the end of a run waits for it a bounded time.
 from __future__ import annotations
 
 import logging
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -29,6 +30,20 @@ PATIENCE_SECONDS: Final = 3.0
 """How long the end of a run waits for spans to be taken."""
 _LITTLE_PATIENCE_SECONDS: Final = 0.5  # for one that has not taken the last ones
 _REASON_LENGTH: Final = 200
+_IN_WORDS: Final = {
+    "connection refused": "connection refused",
+    "no route to host": "there is no route to it",
+    "network is unreachable": "its network is not reached",
+    "name or service not known": "there is no host of this name",
+    "domain name not found": "there is no host of this name",
+    "name resolution": "the host's name cannot be looked up",
+    "connection reset": "the connection broke",
+    "without response": "the connection broke",
+    "certificate_verify_failed": "its certificate is not trusted",
+    "timed out": "no answer in time",
+    "deadline_exceeded": "no answer in time",
+}
+"""What the libraries say somewhere in a long remark, and what it means."""
 _SDK_LOGGERS: Final = (
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
@@ -137,8 +152,19 @@ class Delivery(SpanExporter):
         with self._lock:
             told, self._told = self._told, True
         if not told:
-            shown = printable(reason, _REASON_LENGTH)
-            self._tell(f"Spans are being lost at {self._address}: {shown}")
+            self._tell(f"Spans are being lost at {self._address}: {in_words(reason)}")
+
+
+def in_words(remark: str) -> str:
+    """Return what a library's remark comes to; one of no known kind, cut at a word."""
+    folded = remark.casefold()
+    for said, meant in _IN_WORDS.items():
+        if said in folded:
+            return meant
+    short = textwrap.shorten(
+        remark, _REASON_LENGTH, placeholder=" \N{HORIZONTAL ELLIPSIS}"
+    )
+    return printable(short, _REASON_LENGTH)
 
 
 def close_all(deliveries: Sequence[Delivery]) -> None:
