@@ -73,6 +73,24 @@ def test_a_figure_that_is_zero_everywhere_has_no_column(folders, capsys) -> None
     assert header.split() == ["collection", "found", "chunked"]
 
 
+def test_files_of_no_format_that_is_read_are_told_by_kind(folders, capsys) -> None:
+    docs = Path(folders[1]) / "docs"
+    for name in ("a.csv", "b.csv", "c.png", "strange"):
+        (docs / name).write_text("x")
+    _, out, _ = run(capsys, *folders)
+    assert out.splitlines()[-1] == "docs: skipped: 2 .csv, 1 .png, 1 no extension"
+    _, out, _ = run(capsys, *folders, "--json")
+    kinds = {".csv": 2, ".png": 1, "no extension": 1}
+    assert json.loads(out)["collections"][0]["skipped"] == kinds
+
+
+def test_a_warning_names_the_collection_once(folders, capsys) -> None:
+    (Path(folders[1]) / "docs" / "empty.md").write_text("")
+    _, _, err = run(capsys, *folders)
+    (line,) = [line for line in err.splitlines() if "empty.md" in line]
+    assert " WARNING docs: empty.md: " in line
+
+
 def test_the_script_runs_alone(folders) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *folders, "--max-tokens", "64", "--overlap", "8"],

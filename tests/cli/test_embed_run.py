@@ -16,6 +16,7 @@ from processor.ultimate_embedder.cli.plan_sheet import on_top_of_passes
 from processor.ultimate_embedder.config import GIB, PipelineConfig
 from processor.ultimate_embedder.errors import InputError, UsageError
 from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.export.manifest_sections import StagePerformance
 from processor.ultimate_embedder.run.parts import CollectionOutcome
 from processor.ultimate_embedder.run.plan import CollectionPlan, ModelPlan, RunPlan
 from processor.ultimate_embedder.settings import Settings, resolve
@@ -131,6 +132,33 @@ def test_a_failed_collection_is_told_beside_the_good_one(
     assert "Mind this." in out
     assert err.splitlines()[-1] == "error: bad: bad has no usable chunk."
     assert "resume with" not in err
+
+
+def test_a_reason_that_the_log_just_told_is_not_repeated(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(settings, fake(1, BAD)) == 1
+    err = capsys.readouterr().err
+    assert err.count("bad has no usable chunk.") == 1
+    assert " ERROR   bad: failed. " in err
+
+
+def test_a_bundle_that_was_left_as_it_is_shows_figures_of_an_earlier_run(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert GOOD.manifest is not None
+    export = StagePerformance(seconds=2.0, items=3)
+    manifest = GOOD.manifest.model_copy(
+        update={"performance_baseline": {"export": export}}
+    )
+    made = replace(GOOD, manifest=manifest)
+    for outcome, title in (
+        (made, "Stages"),
+        (replace(made, up_to_date=True), "Stages, as of the run that made the bundle"),
+    ):
+        run(settings, fake(0, outcome))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith("Stages")] == [title]
 
 
 def test_a_stopped_run_tells_the_command_that_resumes_it(

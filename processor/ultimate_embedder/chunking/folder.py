@@ -240,7 +240,8 @@ def _note(
         state.replace(outcome.source, entry)
         report.count(entry, unchanged=outcome.unchanged)
         for warning in entry.warnings:
-            message = f"{outcome.source}: {warning}"
+            within = outcome.source.removeprefix(f"{report.name}/")
+            message = f"{within}: {warning}"
             emit(ev.Warned(message=message, collection=report.name))
     emit(
         ev.BatchFinished(

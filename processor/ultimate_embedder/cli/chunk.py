@@ -21,6 +21,7 @@ from ..errors import UsageError
 from ..models.catalogue import PROFILES, dense_model, profile, sparse_model
 from ..models.choice import choose_dense
 from ..settings import ReportingConfig, decide
+from ..telemetry.printable import printable
 from .errors_out import EXIT_FAILED, say
 from .listeners import listening
 from .output import Sheet, count, rate, show_sheet, stdout_format
@@ -175,6 +176,8 @@ def chunk(  # noqa: PLR0913 - each is an option
     else:
         for sheet in (_documents(job, reports), _chunks(job, reports)):
             show_sheet(sheet, style=style)
+        if style != "json":
+            _tell_skipped(reports)
     failed = [report for report in reports if report.failed]
     if style != "json":  # there every line is an object, and the log has told of it
         for report in failed:
@@ -271,6 +274,16 @@ def _chunks(job: ChunkJob, reports: Sequence[CollectionReport]) -> Sheet:
         ),
         numbers=_AMOUNTS,
     )
+
+
+def _tell_skipped(reports: Sequence[CollectionReport]) -> None:
+    """Say which files are of no format that is read, the most frequent first."""
+    for report in reports:
+        if report.skipped:
+            kinds = sorted(report.skipped.items(), key=lambda item: (-item[1], item[0]))
+            told = ", ".join(f"{count(files)} {kind}" for kind, files in kinds)
+            line = f"{report.name}: skipped: {told}"
+            sys.stdout.write(printable(line, limit=1000) + "\n")
 
 
 def _figure(report: CollectionReport, name: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..disk_space import gib
 from ..export.manifest import Manifest
@@ -49,12 +49,30 @@ class _StageLine:
         return max(0, self.items - self.reused - self.repeats)
 
 
-def closing_sheets(manifests: Sequence[Manifest]) -> list[Sheet]:
+EARLIER = ", as of the run that made the bundle"
+"""What stands behind a title where the figures are not of this run."""
+
+
+def closing_sheets(
+    manifests: Sequence[Manifest], up_to_date: Collection[str] = ()
+) -> list[Sheet]:
     """Return what was done, stage by stage, how well it can be searched, and what a
-    person should know. Tables without rows are left out."""
-    sheets = (_collections, _stages, _details, quality_sheet, differences_sheet)
-    made = [make(manifests) for make in (*sheets, _warnings)]
+    person should know. Tables without rows are left out.
+
+    `up_to_date` names collections whose bundles were left as they were."""
+    now = [one for one in manifests if one.collection not in up_to_date]
+    earlier = [one for one in manifests if one.collection in up_to_date]
+    made = [
+        _collections(manifests),
+        *(make(now) for make in (_stages, _details)),
+        *(_titled(make(earlier), EARLIER) for make in (_stages, _details)),
+        *(make(manifests) for make in (quality_sheet, differences_sheet, _warnings)),
+    ]
     return [sheet for sheet in made if sheet.rows]
+
+
+def _titled(sheet: Sheet, more: str) -> Sheet:
+    return replace(sheet, title=sheet.title + more)
 
 
 def _collections(manifests: Sequence[Manifest]) -> Sheet:

@@ -169,15 +169,17 @@ def _tell_outcome(
         for message in errors:
             say_json(message, code)
         return
-    manifests = [
-        collection.manifest for collection in outcome.collections if collection.manifest
-    ]
-    for sheet in (*closing_sheets(manifests), *(check.sheets if check else ())):
+    found = outcome.collections
+    manifests = [collection.manifest for collection in found if collection.manifest]
+    stood = {collection.name for collection in found if collection.up_to_date}
+    sheets = closing_sheets(manifests, stood)
+    for sheet in (*sheets, *(check.sheets if check else ())):
         show_sheet(sheet, style=style)
-    for collection in outcome.collections:
+    for collection in found:
         if collection.bundle is not None:
             sys.stdout.write(f"{collection.name}: {collection.bundle}\n")
-        if collection.error is not None:
+        # The log has told of it; where tables came between, it is told once more.
+        if collection.error is not None and sheets:
             say("error", f"{collection.name}: {collection.error}")
     for message in errors:
         say("error", message)
