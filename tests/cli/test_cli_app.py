@@ -73,6 +73,14 @@ def test_the_version_is_that_of_the_project(
     assert err == ""
 
 
+def test_a_mistyped_command_is_answered_with_the_nearest_in_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(app, ["models", "lst"]) == 2
+    err = capsys.readouterr().err
+    assert "No such command 'lst'. Did you mean 'list'? See " in err
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, *MODELS])
 def test_each_command_tells_its_exit_codes(
     command: str, capsys: pytest.CaptureFixture[str]

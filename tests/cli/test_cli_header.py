@@ -71,3 +71,13 @@ def test_passes_are_numbered_in_their_order(tmp_path: Path) -> None:
     assert alone.endswith("; pass 2 of 2: all-miniLM-l6 (attention only)")
     plain = header(tmp_path, ensemble_models="bge-m3", enable_sparse=False)
     assert plain["dense"][0] == "bge-m3 (1024-d, 8192 tokens)"
+
+
+def test_many_libraries_take_several_rows(tmp_path: Path) -> None:
+    settings = resolve({}, directory=tmp_path, environment={})
+    versions = {f"library-{number}": "1.0" for number in range(5)}
+    rows = [row[:2] for row in header_sheet(settings.pipeline, versions).rows]
+    assert rows[-2:] == [
+        ("libraries", "library-0 1.0, library-1 1.0, library-2 1.0"),
+        ("", "library-3 1.0, library-4 1.0"),
+    ]

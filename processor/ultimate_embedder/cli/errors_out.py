@@ -84,10 +84,12 @@ def _no_memory(error: BaseException) -> bool:
 
 def _usage_sentence(error: typer.TyperException) -> str:
     sentence = error.format_message().rstrip(". ")
+    if not sentence.endswith("?"):
+        sentence += "."
     context = getattr(error, "ctx", None)
     if context is None:
-        return f"{sentence}."
-    return f"{sentence}. See {context.command_path} --help."
+        return sentence
+    return f"{sentence} See {context.command_path} --help."
 
 
 def say(label: str, message: str) -> None:

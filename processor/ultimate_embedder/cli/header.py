@@ -12,6 +12,7 @@ _LONG_TEXTS: Mapping[LongTexts, str] = {
     "windows": "embedded in windows of the model",
     "cut": "cut off at the model's window",
 }
+_LIBRARIES_A_ROW = 3
 
 
 def header_sheet(config: PipelineConfig, versions: Mapping[str, str]) -> Sheet:
@@ -36,11 +37,19 @@ def header_sheet(config: PipelineConfig, versions: Mapping[str, str]) -> Sheet:
         ),
         ("exports", _exports(config), _by(said, "exports", "jsonl_layout")),
         ("mode", _mode(config), _by(said, "resume", "offline")),
-        ("libraries", ", ".join(f"{k} {v}" for k, v in versions.items()), ""),
+        *_libraries(versions),
     ]
     return Sheet(
         title="Ultimate Embedder", columns=("", "value", "decided by"), rows=tuple(rows)
     )
+
+
+def _libraries(versions: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return rows of a few each: one of all would make the whole table wide."""
+    named = [f"{name} {version}" for name, version in versions.items()]
+    starts = range(0, len(named), _LIBRARIES_A_ROW)
+    parts = [", ".join(named[start : start + _LIBRARIES_A_ROW]) for start in starts]
+    return [("" if row else "libraries", part, "") for row, part in enumerate(parts)]
 
 
 def _by(said: Mapping[str, Provenance], *keys: str) -> str:
