@@ -118,6 +118,9 @@ def test_chunks_that_repeat_a_text_are_told_and_are_no_speed() -> None:
     row = cells(sheets(dense_run=[dense]), "dense")
     assert (row["items"], row["per second"]) == ("1,200", "150.0")
     assert "900 texts, 300 chunks repeat another" in row["details"]
+    dense["statistics"] = {"repeated_chunks": 1, "reused_chunks": 1}
+    row = cells(sheets(dense_run=[dense]), "dense")
+    assert "1,199 texts, 1 chunk repeats another; 1 chunk from" in row["details"]
 
 
 def test_the_sparse_row_shows_coverage_and_its_fallback() -> None:

@@ -338,7 +338,7 @@ def test_a_fusion_that_makes_no_sense_is_refused(text: str) -> None:
 
 
 def test_weights_that_do_not_match_the_lists_are_refused() -> None:
-    with pytest.raises(UsageError, match="2 weights for 1"):
+    with pytest.raises(UsageError, match=r"2 weights for 1 ranked list\."):
         fuse([ranking({0: 1.0})], FusionConfig(weights=(1.0, 1.0)))
 
 

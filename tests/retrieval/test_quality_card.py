@@ -119,6 +119,8 @@ def test_figures_of_the_only_kind_are_not_told_twice() -> None:
 def test_few_probes_are_remarked_upon() -> None:
     few = quality_card({"fused": by_id([1] * 29)}, depths=DEPTHS)
     assert few.remarks == ("Only 29 questions could be drawn: the figures say little.",)
+    one = quality_card({"fused": by_id([1])}, depths=DEPTHS)
+    assert one.remarks == ("Only 1 question could be drawn: the figures say little.",)
     assert few.stages[0].ndcg_at_10 is not None
     enough = quality_card({"fused": by_id([1] * 30)}, depths=DEPTHS)
     assert enough.remarks == ()

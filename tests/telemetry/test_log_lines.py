@@ -62,6 +62,31 @@ def test_texts_that_stand_in_several_chunks_are_counted_once_in_the_speed() -> N
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (
+            ev.CollectionFinished(collection="docs", chunks=1, seconds=1.0),
+            "docs: published, 1 chunk in 1.0 s",
+        ),
+        (
+            ev.CollectionFinished(
+                collection="docs", chunks=1, seconds=1.0, up_to_date=True
+            ),
+            "docs: up to date, 1 chunk; every file is as its sum says",
+        ),
+        (
+            ev.StageFinished(
+                stage="dense", collection="docs", items=2, seconds=1.0, repeats=1
+            ),
+            "1 text (2 chunks, 1 repeats another)",
+        ),
+    ],
+)
+def test_one_is_told_in_the_singular(event: ev.Event, words: str) -> None:
+    assert words in lines([event])[0]
+
+
 def test_json_lines_carry_every_field_of_the_event(small_run) -> None:
     records = [orjson.loads(line) for line in lines(small_run, log_format="json")]
     dense = next(r for r in records if r["event"] == "stage_finished")

@@ -14,6 +14,7 @@ from ..export.manifest_sections import (
     RerankRan,
 )
 from ..records import SparseInferenceRun
+from ..telemetry.printable import counted
 from ..telemetry.progress import duration
 from .closing_quality import differences_sheet, probes_told, quality_sheet
 from .output import Sheet, count, rate
@@ -167,15 +168,16 @@ def _dense(run: DenseRun) -> _StageLine:
         f"{count(run.tokens)} tokens, padding {run.padding_ratio:.2f}x",
     ]
     if run.windows:
-        long = count(run.chunks_in_windows)
-        details.append(f"{long} long chunks in {count(run.windows)} windows")
+        long = counted(run.chunks_in_windows, "long chunk")
+        details.append(f"{long} in {count(run.windows)} windows")
     if run.peak_bytes is not None:
         details.append(f"peak {gib(run.peak_bytes)}")
     reused = int(run.statistics.get("reused_chunks", 0))
     repeats = int(run.statistics.get("repeated_chunks", 0))
     if repeats:
-        texts = count(run.chunks - repeats)
-        details.append(f"{texts} texts, {count(repeats)} chunks repeat another")
+        texts = counted(run.chunks - repeats, "text")
+        repeating = counted(repeats, "chunk repeats", "chunks repeat")
+        details.append(f"{texts}, {repeating} another")
     details += _reused(reused)
     return _StageLine(
         stage="dense",
@@ -189,7 +191,7 @@ def _dense(run: DenseRun) -> _StageLine:
 
 
 def _reused(chunks: int) -> tuple[str, ...]:
-    return (f"{count(chunks)} chunks from an earlier run",) if chunks else ()
+    return (f"{counted(chunks, 'chunk')} from an earlier run",) if chunks else ()
 
 
 def _sparse(run: SparseInferenceRun, chunks: int) -> _StageLine:

@@ -65,8 +65,8 @@ def judged_queries(queries: Sequence[Query], judgements: Judgements) -> JudgedQu
     kept = tuple(query for query in queries if query.query_id in relevant)
     if not kept:
         raise InputError(
-            f"None of the {len(queries):,} queries has a relevant document among the "
-            f"judgements of {len(judgements):,} queries.",
+            "No query has a relevant document among the judgements (queries: "
+            f"{len(queries):,}, judged: {len(judgements):,}).",
             cure="Check that the ids in both files are the same.",
         )
     ids = {query.query_id for query in queries}
@@ -126,7 +126,7 @@ def _unknown(documents: RowDocuments, judged: JudgedQueries) -> list[str]:
     unknown = ids.difference(documents.names)
     if unknown == ids:
         raise InputError(
-            f"None of the {len(ids):,} judged documents is in the bundle, e.g. "
+            f"No judged document is in the bundle (judged: {len(ids):,}), e.g. "
             f"'{min(ids)}'.",
             cure="Judged ids are chunk ids, sources (subdir/file) or file names.",
         )

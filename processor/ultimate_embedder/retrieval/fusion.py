@@ -138,8 +138,10 @@ class FusionConfig:
         if not self.weights:
             return (1.0,) * legs
         if len(self.weights) != legs:
+            weights = "weight" if len(self.weights) == 1 else "weights"
+            lists = "ranked list" if legs == 1 else "ranked lists"
             raise UsageError(
-                f"{self} has {len(self.weights)} weights for {legs} ranked lists."
+                f"{self} has {len(self.weights)} {weights} for {legs} {lists}."
             )
         return self.weights
 

@@ -195,7 +195,8 @@ def _differences(
 
 def _remarks(probes: int) -> Iterable[str]:
     if 0 < probes < FEW_PROBES:
-        yield f"Only {probes} questions could be drawn: the figures say little."
+        drawn = "1 question" if probes == 1 else f"{probes} questions"
+        yield f"Only {drawn} could be drawn: the figures say little."
 
 
 def _array(ranks: Sequence[int | None]) -> _Ranks:

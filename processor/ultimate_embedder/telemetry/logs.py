@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TextIO
 import orjson
 
 from . import events as ev
-from .printable import printable
+from .printable import counted, printable
 from .trace_ids import trace_id_of
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -76,11 +76,11 @@ def _collection_finished(event: ev.CollectionFinished) -> str:
         return f"{event.collection}: failed. {event.error}"
     if event.up_to_date:
         return (
-            f"{event.collection}: up to date, {event.chunks:,} chunks; every file is "
-            f"as its sum says ({event.seconds:,.1f} s)"
+            f"{event.collection}: up to date, {counted(event.chunks, 'chunk')}; every "
+            f"file is as its sum says ({event.seconds:,.1f} s)"
         )
     return (
-        f"{event.collection}: published, {event.chunks:,} chunks "
+        f"{event.collection}: published, {counted(event.chunks, 'chunk')} "
         f"in {event.seconds:,.1f} s"
     )
 
@@ -97,8 +97,8 @@ def _amount(event: ev.StageFinished) -> str:
     if not event.repeats:
         return f"{event.items:,}"
     return (
-        f"{event.items - event.repeats:,} texts "
-        f"({event.items:,} chunks, {event.repeats:,} repeat another)"
+        f"{counted(event.items - event.repeats, 'text')} ({event.items:,} chunks, "
+        f"{counted(event.repeats, 'repeats', 'repeat')} another)"
     )
 
 

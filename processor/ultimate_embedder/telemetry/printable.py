@@ -7,6 +7,11 @@ import unicodedata
 _NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return `1 chunk`, `2,000 chunks`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def printable(text: str, limit: int = 300) -> str:
     """Return `text` on one line, without control characters, at most `limit` long.
 
