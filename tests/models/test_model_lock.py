@@ -64,6 +64,7 @@ def test_what_is_no_lock_is_refused_with_a_cure(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(UsageError, match="no lock of models") as raised:
         read_lock(path)
+    assert "Error" not in str(raised.value), "in words, not by Python's names"
     assert "models fetch" in (raised.value.cure or "")
 
 

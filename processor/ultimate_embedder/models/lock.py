@@ -63,7 +63,7 @@ def read_lock(path: Path) -> ModelLock:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["version"] != _VERSION:
-            raise ValueError(f"version {found['version']!r}")
+            raise _no_lock(path, f"its version is {found['version']!r}")
         commits = {
             (str(model), str(reference)): str(commit)
             for model, references in found["models"].items()
@@ -72,7 +72,7 @@ def read_lock(path: Path) -> ModelLock:
     except (FileNotFoundError, NotADirectoryError):
         return NO_LOCK
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _no_lock(path, f"{type(error).__name__}: {error}") from error
+        raise _no_lock(path, _why(error)) from error
     for commit in commits.values():
         if not is_commit(commit):
             raise _no_lock(path, f"{commit[:50]!r} is no commit")
@@ -102,6 +102,14 @@ def write_lock(path: Path, lock: ModelLock) -> None:
             f"Cannot write the lock of models {path}: {error.strerror}.",
             cure="Name another place with --models-lock.",
         ) from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, ValueError):
+        return "it is no JSON in UTF-8"
+    return "it has not the form that 'models fetch' writes"
 
 
 def _no_lock(path: Path, why: str) -> UsageError:
