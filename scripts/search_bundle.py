@@ -5,8 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from processor.ultimate_embedder.cli.entry import run_function
-from processor.ultimate_embedder.cli.search import search
+from processor.ultimate_embedder.cli.start import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(run_function(search))
+    raise SystemExit(run_command("search"))

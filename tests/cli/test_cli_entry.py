@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -271,6 +272,46 @@ def test_a_signal_ends_a_run_with_3_and_the_command_that_resumes(
     assert shlex.split(resume)[1:] == [str(script), "--name", "a b"]
     python = Path(shutil.which(shlex.split(resume)[0]) or "")
     assert python.absolute() == Path(sys.executable).absolute()
+
+
+IMPORTING = """
+import os, signal, sys
+
+class StopsOnTheWay:
+    def find_spec(self, name, *_):
+        if name.endswith("cli.search"):
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, StopsOnTheWay())
+from processor.ultimate_embedder.cli import start
+
+sys.exit(start.run_command("search") if sys.argv[2] == "script" else start.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("way", ["script", "all commands"])
+def test_a_signal_while_modules_are_imported_is_one_line_and_3(
+    number: signal.Signals, way: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "import.py"
+    script.write_text(IMPORTING, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script), str(number.value), way],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr == "error: Stopped by a signal; nothing was begun.\n"
+
+
+def test_the_commands_are_read_by_what_bears_signals() -> None:
+    root = Path(__file__).resolve().parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    (place,) = project["project"]["scripts"].values()
+    assert place == "processor.ultimate_embedder.cli.start:main"
 
 
 PRINTING = """

@@ -113,7 +113,7 @@ def test_a_check_that_fails_is_exit_code_1_and_one_line_with_its_cure(
         "import json, sys\n"
         "from pathlib import Path\n"
         "from processor.ultimate_embedder.batch_runner import BatchRunner\n"
-        "from processor.ultimate_embedder.cli.single_model import main\n"
+        "from processor.ultimate_embedder.cli.start import run_command\n"
         "run = BatchRunner.run\n"
         "def grown(self):\n"
         "    outcome = run(self)\n"
@@ -122,7 +122,7 @@ def test_a_check_that_fails_is_exit_code_1_and_one_line_with_its_cure(
         "    path.write_text(json.dumps([{'text': 'Too late.'}]))\n"
         "    return outcome\n"
         "BatchRunner.run = grown\n"
-        "sys.exit(main())\n"
+        "sys.exit(run_command('single_model'))\n"
     )
     arguments = ["--model", "all-miniLM-l6", "--collections", "another"]
     done = subprocess.run(

@@ -14,7 +14,6 @@ from ..setting_layers import COMMAND_LAYER, DEFAULT_LAYER
 from ..settings import Preset, Settings
 from .embed import STAGE_OPTIONS, ConfigFile, DryRun, Variant, embed_as
 from .embed_options import BY_KEY, with_options, with_setting_options
-from .entry import run_function
 
 if TYPE_CHECKING:
     from ..batch_runner import RunOutcome
@@ -79,11 +78,6 @@ def single_model(
 
 
 with_options(single_model, _OPTIONS)
-
-
-def main() -> int:
-    """Run the command line of the preset and return its exit code."""
-    return run_function(single_model)
 
 
 def settled(settings: Settings) -> Settings:
