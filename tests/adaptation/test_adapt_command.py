@@ -128,7 +128,7 @@ def test_steps_and_minutes_exclude_each_other(
 def test_a_folder_that_is_no_bundle_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(app, ["adapt", str(tmp_path)]) == 1
+    assert run(app, ["adapt", str(tmp_path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

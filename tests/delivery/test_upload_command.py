@@ -79,11 +79,22 @@ def test_a_file_where_the_folder_should_be_is_told_with_the_cure(
 
 
 def test_a_failed_delivery_is_exit_code_one_and_one_line(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "q").touch()
+    code = run_function(upload, [str(bundle), "--path", str(tmp_path / "q")])
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_bundle_is_bad_usage_and_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = run_function(upload, [str(tmp_path), "--path", str(tmp_path / "q")])
     captured = capsys.readouterr()
-    assert code == 1
+    assert code == 2
     assert captured.out == ""
     assert captured.err.count("\n") == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,3 +154,33 @@ def test_an_unknown_name_is_told_with_those_found(
 ) -> None:
     assert run_function(clean, [str(output), "--collections", "dcos"]) == USAGE
     assert "Found: docs, more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_folder_that_no_run_wrote_into_is_bad_usage(
+    output: Path, inside: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = output / "docs" if inside else output.parent / "docs_in"
+    folder.mkdir(exist_ok=True)
+    assert run_function(clean, [str(folder)]) == USAGE
+    assert capsys.readouterr().err == (
+        f"error: {folder} has no folder .work: it is not the --output-dir of a run. "
+        "Name that.\n"
+    )
+
+
+def test_bundles_whose_kept_work_was_removed_by_hand_need_no_cleaning(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(output / ".work")
+    assert run_function(clean, [str(output)]) == 0
+    assert capsys.readouterr().out == "freed: 0.0 MiB\n"
+
+
+def test_small_parts_are_told_in_kib(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_function(clean, [str(output), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert " KiB\n" in out
+    assert "0.0 MiB" not in out

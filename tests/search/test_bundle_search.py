@@ -29,9 +29,12 @@ from processor.ultimate_embedder.errors import (
     ModelNotAvailable,
     UsageError,
 )
+from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.retrieval.blend import BlendConfig, blend
+from processor.ultimate_embedder.retrieval.postings import write_postings
 from processor.ultimate_embedder.search import Bundle, Stage, open_bundle
+from processor.ultimate_embedder.search.parts import open_sparse
 
 QUERY = "how to filter by payload"
 STAGES: tuple[Stage, ...] = ("dense", "sparse")
@@ -194,7 +197,16 @@ def test_any_metadata_can_filter_and_conditions_add_up(bundle: Bundle) -> None:
         )
         assert sorted(hit.row for hit in hits) == expected
     assert bundle.search("call", filters={"n": 999}) == []
-    assert bundle.search("call", filters={"absent": "x"}) == []
+
+
+def test_a_key_that_no_chunk_has_is_refused_and_those_present_are_named(
+    bundle: Bundle,
+) -> None:
+    for _ in range(2):
+        with pytest.raises(
+            UsageError, match=r"metadata key 'absent'\. There are: .*n, "
+        ):
+            bundle.search("call", filters={"absent": "x"})
 
 
 def test_an_unknown_source_subdir_is_refused_and_those_present_are_named(
@@ -336,11 +348,58 @@ def test_vectors_that_do_not_fit_the_manifest_are_refused(
         open_bundle(path, FakeEncoders())
 
 
+def test_postings_that_do_not_fit_the_manifest_are_refused(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle()
+    folder = path / f"docs_{BM25}_postings"
+    shutil.rmtree(folder)
+    few = bm25_matrix([text for _, text, _ in TEXTS[:3]])
+    write_postings(few, folder, average_length=4.0)
+    with pytest.raises(BundleError, match="count 3 documents"):
+        open_bundle(path, FakeEncoders())
+
+
+def test_rare_terms_count_for_more_where_the_model_does_not_weigh_them_itself(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle()
+    manifest = Manifest.read(path)
+    assert manifest.sparse_run is not None
+    found = {}
+    for kind in ("bm25", "attention", "splade"):
+        run = manifest.sparse_run[0].model_copy(update={"statistics": {"kind": kind}})
+        index = open_sparse(path, run, manifest)
+        ranking = index.search(FakeEncoders().sparse(QUERY), 9)
+        found[kind] = dict(zip(ranking.rows, ranking.scores, strict=True))
+    assert found["bm25"] == found["attention"] != found["splade"]
+
+
 def test_missing_postings_are_named(make_bundle: MakeBundle) -> None:
     path = make_bundle()
     shutil.rmtree(path / f"docs_{BM25}_postings")
-    with pytest.raises(BundleError, match="postings"):
+    with pytest.raises(BundleError, match="postings") as caught:
         open_bundle(path, FakeEncoders())
+    assert caught.value.cure == f"Run 'ultimate-embedder repair {path}'."
+
+
+def test_a_missing_file_that_repair_makes_again_is_told_with_that_command(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle()
+    (path / "docs_ids.jsonl").unlink()
+    with pytest.raises(BundleError) as caught:
+        open_bundle(path, FakeEncoders())
+    assert caught.value.cure == f"Run 'ultimate-embedder repair {path}'."
+
+
+def test_missing_vectors_that_the_manifest_lists_are_not_said_to_be_left_out(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle()
+    (path / f"docs_{DENSE}_embeddings.npy").unlink()
+    with pytest.raises(UsageError, match=r"is missing\. Run 'ultimate-embedder repair"):
+        open_bundle(path, FakeEncoders()).search(QUERY, stage="dense")
 
 
 def test_threads_searching_at_once_find_what_one_finds(bundle: Bundle) -> None:

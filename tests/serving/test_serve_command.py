@@ -37,8 +37,8 @@ def refused(*arguments: object) -> tuple[int, str]:
 
 def test_a_folder_without_bundles_is_refused(tmp_path: Path) -> None:
     code, said = refused(tmp_path)
-    assert code == 1
-    assert "is no bundle and holds none" in said
+    assert code == 2
+    assert said.startswith(f"error: {tmp_path} holds no bundle.")
 
 
 def test_other_machines_come_in_only_with_a_token(tmp_path: Path) -> None:

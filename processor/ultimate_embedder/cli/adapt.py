@@ -82,8 +82,9 @@ def adapt(  # noqa: PLR0913 - each is an option
     higher and p < .05. The report also says whether other weights of the fusion would
     do better. Use what is written with --rerank-model of embed and search.
 
-    Exit codes: 0 judged, kept or not; 1 no bundle, or a model is missing; 2 bad usage,
-    or fewer than 60 questions can be drawn; 3 stopped, and nothing is kept.
+    Exit codes: 0 judged, kept or not; 1 a damaged bundle, or a model is missing; 2 bad
+    usage, no bundle, or fewer than 60 questions can be drawn; 3 stopped, and nothing is
+    kept.
     """
     from ..adaptation.choices import AdaptChoices
     from ..adaptation.from_bundle import adapt as adapted

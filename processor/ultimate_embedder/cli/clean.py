@@ -11,10 +11,11 @@ import orjson
 import typer
 
 from ..errors import UsageError
-from ..run.kept_work import KeptPart, kept_parts, remove_kept
+from ..export.folders import bundles_in
+from ..run.kept_work import WORK_FOLDER, KeptPart, kept_parts, remove_kept
 from ..telemetry.printable import printable
 
-_MIB = 2**20
+_KIB, _MIB = 2**10, 2**20
 
 
 def clean(
@@ -58,6 +59,7 @@ def clean(
         raise UsageError(
             f"There is no folder {output_dir}.", cure="Name the --output-dir of a run."
         )
+    _require_output_dir(output_dir)
     names = tuple(collections or ())
     if dry_run:
         parts = kept_parts(output_dir, names)
@@ -69,6 +71,20 @@ def clean(
         sys.stdout.buffer.write(content)
         return
     _print(parts, output_dir, dry_run=dry_run)
+
+
+def _require_output_dir(folder: Path) -> None:
+    """Return when a run keeps its work there, or has left bundles there.
+
+    Raises:
+        UsageError: neither.
+    """
+    if not (folder / WORK_FOLDER).is_dir() and bundles_in(folder) in ([], [folder]):
+        raise UsageError(
+            f"{folder} has no folder {WORK_FOLDER}: it is not the --output-dir of a "
+            "run.",
+            cure="Name that.",
+        )
 
 
 def _as_dict(part: KeptPart) -> dict[str, object]:
@@ -83,11 +99,13 @@ def _as_dict(part: KeptPart) -> dict[str, object]:
 def _print(parts: Sequence[KeptPart], output_dir: Path, *, dry_run: bool) -> None:
     for part in parts:
         what = ("used" if part.used else "not used") if dry_run else "removed"
-        line = f"{what}: {part.path.relative_to(output_dir)}, {_mib(part.bytes)}"
+        line = f"{what}: {part.path.relative_to(output_dir)}, {_size(part.bytes)}"
         sys.stdout.write(printable(line, limit=1000) + "\n")
-    total = _mib(sum(part.bytes for part in parts))
+    total = _size(sum(part.bytes for part in parts))
     sys.stdout.write(f"{'kept' if dry_run else 'freed'}: {total}\n")
 
 
-def _mib(size_bytes: int) -> str:
+def _size(size_bytes: int) -> str:
+    if 0 < size_bytes < _MIB:
+        return f"{size_bytes / _KIB:,.1f} KiB"
     return f"{size_bytes / _MIB:,.1f} MiB"

@@ -38,8 +38,8 @@ def report(
     rates, times, memory, search quality, settings. Neither bundle is changed. The page
     needs no network and holds no text of documents or queries.
 
-    Exit codes: 0 the page is written; 1 the folder is not a bundle; 2 there is no such
-    folder, or the page cannot be written.
+    Exit codes: 0 the page is written; 1 the bundle's manifest is damaged; 2 there is no
+    such folder or bundle, or the page cannot be written.
     """
     first = _manifest(bundle)
     if other is None:
@@ -60,8 +60,4 @@ def report(
 
 
 def _manifest(bundle: Path) -> Manifest:
-    if not bundle.is_dir():
-        raise UsageError(
-            f"There is no folder {bundle}.", cure="Name the folder of a bundle."
-        )
     return Manifest.parse(read_manifest_bytes(bundle))

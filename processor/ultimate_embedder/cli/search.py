@@ -77,7 +77,8 @@ def search(  # noqa: PLR0913 - each is an option
     The models that made the bundle encode the query. A ranking that cannot be had is
     left out of 'all' with the reason, and an error when asked for by name.
 
-    Exit codes: 0 answered; 1 no bundle, or a model is missing; 2 bad usage.
+    Exit codes: 0 answered; 1 a damaged bundle, or a model is missing; 2 bad
+    usage, or no bundle.
     """
     asked: tuple[Stage, ...] = STAGES if stage == "all" else (stage,)
     if offline is None:

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import BundleError, MissingExtra, UsageError
+from ..errors import MissingExtra, UsageError
+from ..export.folders import no_bundle
 from ..export.layout import MANIFEST
 from ..models.choice import choose_rerank
 from ..search import Bundle, open_bundle
@@ -72,8 +73,8 @@ def serve(
     Open the printed address in a browser; /docs there tells of the interface. It reads
     bundles and never starts a run.
 
-    Exit codes: 0 ended by Ctrl-C or SIGTERM; 1 no bundle, or a model is missing; 2 bad
-    usage.
+    Exit codes: 0 ended by Ctrl-C or SIGTERM; 1 a damaged bundle, or a model is missing;
+    2 bad usage, or no bundle.
     """
     _require_extra()
     token = _token(token_file, host)
@@ -145,10 +146,7 @@ def _bundles_in(folder: Path) -> list[Path]:
         return [folder]
     inner = sorted(found.parent for found in folder.glob(f"*/{MANIFEST}"))
     if not inner:
-        raise BundleError(
-            f"{folder} is no bundle and holds none.",
-            cure="Name a folder that embed_collections_v6.py wrote.",
-        )
+        raise no_bundle(folder)
     return inner
 
 

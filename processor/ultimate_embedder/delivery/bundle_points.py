@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from ..errors import BundleError, DeliveryError, UsageError
-from ..export.layout import BundleNames
+from ..export.layout import BundleNames, repair_cure
 from ..export.manifest import Manifest
 from ..export.strict_json import Line, read_lines
 from ..models.catalogue import SPARSE_MODELS
@@ -25,6 +25,7 @@ from .presets import DEFAULT, Tuning, preset
 MAX_BATCH_POINTS: Final = 256
 MAX_BATCH_BYTES: Final = 8 * 2**20  # a Qdrant server takes 32 MiB by default
 _REFUSED_IN_NAMES: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+_CURE: Final = "Verify the bundle, then build it anew."
 _ID_FIRST: Final = re.compile(
     rb'\{"id":"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"'
 )
@@ -110,13 +111,16 @@ def plan_upload(
     manifest = Manifest.read(bundle)
     points_file = bundle / BundleNames(manifest.collection).points
     if not points_file.is_file():
+        listed = points_file.name in {a.path for a in manifest.artifacts}
         raise BundleError(
             f"{bundle} holds no {points_file.name}.",
-            cure="Build it with the export 'jsonl'.",
+            cure=repair_cure(bundle, " --chunked-dir DIR")
+            if listed
+            else "Build it with the export 'jsonl'.",
         )
     layout = _layout(points_file, manifest)
     scan = _scan(points_file)
-    _check_scan(points_file.name, scan, manifest)
+    _check_scan(points_file, scan, manifest)
     tuning = tuning or preset(DEFAULT)
     renames = _renames(layout, tuning, names or {})
     return UploadPlan(
@@ -204,19 +208,21 @@ def _id(path: Path, line: Line) -> bytes:
         raise _no_point(path, line) from error
 
 
-def _check_scan(name: str, scan: _Scan, manifest: Manifest) -> None:
-    cure = "Verify the bundle, then rebuild it."
+def _check_scan(path: Path, scan: _Scan, manifest: Manifest) -> None:
+    name, cure = path.name, repair_cure(path.parent)
+    stated = next((a.sha256 for a in manifest.artifacts if a.path == name), None)
+    if stated is not None and stated != scan.sha256:
+        raise BundleError(
+            f"{name} has another SHA-256 than the manifest records.", cure=cure
+        )
     if manifest.chunk_count != scan.rows:
         raise BundleError(
             f"{name} holds {scan.rows} points, the manifest says "
             f"{manifest.chunk_count}.",
-            cure=cure,
+            cure=_CURE,
         )
-    stated = next((a.sha256 for a in manifest.artifacts if a.path == name), None)
-    if stated is not None and stated != scan.sha256:
-        raise BundleError(f"{name} is not the file that the manifest sums.", cure=cure)
     if len(np.unique(scan.ids)) < scan.rows:
-        raise BundleError(f"Two points of {name} have one id.", cure=cure)
+        raise BundleError(f"Two points of {name} have one id.", cure=_CURE)
 
 
 def _parse(path: Path, line: Line) -> dict[str, Any]:
@@ -233,7 +239,7 @@ def _parse(path: Path, line: Line) -> dict[str, Any]:
 def _no_point(path: Path, line: Line) -> BundleError:
     return BundleError(
         f"Line {line.number} of {path.name} is no point.",
-        cure="Restore a copy of the bundle or build it anew.",
+        cure=repair_cure(path.parent),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import UsageError
 
@@ -67,6 +69,12 @@ class BundleNames:
             for path in paths
             if path.startswith(f"{self.collection}_") and path.endswith(_DENSE)
         ]
+
+
+def repair_cure(bundle: Path, options: str = "") -> str:
+    """Return what to do about a damaged file that other files may give again."""
+    command = f"ultimate-embedder repair {shlex.quote(str(bundle))}{options}"
+    return f"Run '{command}'."
 
 
 def _check(kind: str, name: str) -> str:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ..config import RerankingConfig
 from ..errors import BundleError, ModelNotAvailable, UsageError
+from ..export.layout import repair_cure
 from ..export.manifest import Manifest
 from ..hardware import this_machine
 from ..records import Float32Array, RankedList, SparseVector
@@ -306,7 +307,7 @@ class Bundle:
         """Return bool [rows] of the rows that meet every condition; None: all do.
 
         Raises:
-            UsageError: no chunk can meet a condition on source_subdir.
+            UsageError: no chunk can meet a condition on source_subdir, or has a key.
         """
         return self._masks.of(filters)
 
@@ -429,7 +430,7 @@ class Bundle:
         except (IndexError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"{points.path.name} has no point in line {row + 1}.",
-                cure="Verify the bundle, then repair it or restore a copy.",
+                cure=repair_cure(points.path.parent),
             ) from error
 
 

@@ -19,10 +19,21 @@ SUBDIR = "source_subdir"
 def metadata_mask(
     metadata: Iterable[Mapping[str, Any]], rows: int, key: str, wanted: object
 ) -> BoolArray:
-    """Return bool [rows]: whose metadata hold exactly this value under this key."""
+    """Return bool [rows]: whose metadata hold exactly this value under this key.
+
+    Raises:
+        UsageError: no row has the key; names those there are.
+    """
     mask = np.zeros(rows, dtype=bool)
+    known = set[str]()
     for row, fields in enumerate(metadata):
+        known.update(fields)
         mask[row] = key in fields and _equal(fields[key], wanted)
+    if key not in known and rows:
+        raise UsageError(
+            f"No chunk has the metadata key '{key}'.",
+            cure=f"There are: {', '.join(sorted(known)) or 'none'}.",
+        )
     return mask
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 
 from ..errors import BundleError
+from ..export.layout import repair_cure
 from ..records import Int64Array
 
 _BLOCK_BYTES = 16 * 2**20
@@ -40,7 +41,7 @@ class JsonLines:
         except OSError as error:
             raise BundleError(
                 f"{path} cannot be read: {error.strerror}.",
-                cure="Rebuild the bundle or restore a copy.",
+                cure=repair_cure(path.parent),
             ) from error
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class JsonLines:
     def _no_text(self, number: int, key: str) -> BundleError:
         return BundleError(
             f"{self.path.name} has no {key} in line {number + 1}.",
-            cure="Verify the bundle, then repair it or restore a copy.",
+            cure=repair_cure(self.path.parent),
         )
 
     def _parsed(self, number: int, line: bytes) -> Any:
@@ -82,7 +83,7 @@ class JsonLines:
         except orjson.JSONDecodeError as error:
             raise BundleError(
                 f"Line {number + 1} of {self.path.name} is no JSON: {error}.",
-                cure="Rebuild the bundle or restore a copy.",
+                cure=repair_cure(self.path.parent),
             ) from error
 
     def _line_ends(self) -> Int64Array:

@@ -29,8 +29,8 @@ class RowMasks:
         """Return bool [rows] of the rows that meet every condition; None: all do.
 
         Raises:
-            UsageError: no chunk can meet a condition on source_subdir, or the bundle
-                holds no metadata to look at.
+            UsageError: no chunk can meet a condition on source_subdir, no chunk has a
+                key, or the bundle holds no metadata to look at.
         """
         whole: BoolArray | None = None
         for key, wanted in filters.items():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import RERANK_CANDIDATES, RerankingConfig
 from ..errors import UNREADABLE_ARRAY, BundleError, UsageError
-from ..export.layout import BundleNames
+from ..export.layout import BundleNames, repair_cure
 from ..export.manifest import Manifest
 from ..export.manifest_sections import RerankNotRun, RerankRan
 from ..records import Float32Array, RankedList, SparseInferenceRun
@@ -25,7 +25,6 @@ from .results import Stage, dense_name, sparse_name
 _T = TypeVar("_T")
 
 _TRIES = 3
-_CURE = "Rebuild the bundle or restore a copy."
 _FIRST_SPARSE = "qdrant-bm25"
 _WITH_IDF = ("bm25", "attention")
 _NO_TEXTS = "A reranker reads texts; this bundle holds none (exports without jsonl)."
@@ -203,12 +202,14 @@ def open_dense(file: Path, manifest: Manifest) -> DenseIndex:
     try:
         vectors: Float32Array = np.load(file, mmap_mode="r")
     except UNREADABLE_ARRAY as error:
-        raise BundleError(f"{file.name} is damaged: {error}.", cure=_CURE) from error
+        raise BundleError(
+            f"{file.name} is damaged: {error}.", cure=repair_cure(file.parent)
+        ) from error
     if vectors.ndim != 2 or len(vectors) != manifest.chunk_count:
         raise BundleError(
             f"{file.name} has the shape {vectors.shape}; the manifest counts "
             f"{manifest.chunk_count} chunks.",
-            cure=_CURE,
+            cure=repair_cure(file.parent),
         )
     return DenseIndex(vectors)
 
@@ -220,12 +221,15 @@ def open_sparse(path: Path, run: SparseInferenceRun, manifest: Manifest) -> Spar
         BundleError: the files are damaged or do not fit the manifest.
     """
     names = BundleNames(manifest.collection)
-    postings = Postings.open(path / names.postings(run.sparse_model))
+    try:
+        postings = Postings.open(path / names.postings(run.sparse_model))
+    except BundleError as error:
+        raise BundleError(error.message, cure=repair_cure(path)) from error
     if postings.documents != manifest.chunk_count:
         raise BundleError(
             f"The postings of {run.sparse_model} count {postings.documents} documents; "
             f"the manifest counts {manifest.chunk_count} chunks.",
-            cure=_CURE,
+            cure=repair_cure(path),
         )
     return SparseIndex(postings, idf=run.statistics.get("kind") in _WITH_IDF)
 
@@ -239,7 +243,12 @@ def _dense(
 ) -> DenseIndex | None:
     file = path / names.dense(key) if key else None
     if file is None or not file.is_file():
-        missing["dense"] = "This bundle holds no dense vectors (exports without npy)."
+        listed = file is not None and file.name in {a.path for a in manifest.artifacts}
+        missing["dense"] = (
+            f"{file.name} is missing. {repair_cure(path)}"
+            if file is not None and listed
+            else "This bundle holds no dense vectors (exports without npy)."
+        )
         return None
     return open_dense(file, manifest)
 
