@@ -144,6 +144,14 @@ def test_a_rerank_that_could_not_run_says_why() -> None:
     assert (row["items"], row["time"], row["per second"]) == ("-", "-", "-")
 
 
+def test_a_warning_that_rerank_did_not_run_is_not_repeated_in_the_details() -> None:
+    missing = {"status": "not_run", "reason": "No weights.", "cure": "Fetch them."}
+    warning = "rerank did not run: No weights. Fetch them."
+    found = sheets(rerank_run=missing, warnings=[warning])
+    assert cells(found, "rerank")["details"] == "not run, see the warning"
+    assert found["Warnings"].rows == (("docs", warning),)
+
+
 def test_stages_that_were_off_have_no_row() -> None:
     stages = sheets(sparse_run=None, rerank_run=None, fusion_run=None)["Stages"]
     assert [row[1] for row in stages.rows] == ["dense", "export"]

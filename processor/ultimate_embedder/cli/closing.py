@@ -155,7 +155,7 @@ def _lines(manifest: Manifest) -> Iterator[_StageLine]:
     if manifest.fusion_run is not None and manifest.fusion_run.queries:
         yield _fusion(manifest.fusion_run)
     if manifest.rerank_run is not None:
-        yield _rerank(manifest.rerank_run)
+        yield _rerank(manifest.rerank_run, manifest.warnings)
     export = manifest.performance_baseline.get("export")
     if export is not None:
         yield _StageLine(stage="export", items=export.items, seconds=export.seconds)
@@ -220,8 +220,10 @@ def _fusion(run: FusionRun) -> _StageLine:
     )
 
 
-def _rerank(run: RerankNotRun | RerankRan) -> _StageLine:
+def _rerank(run: RerankNotRun | RerankRan, warnings: Sequence[str]) -> _StageLine:
     if isinstance(run, RerankNotRun):
+        if any(run.reason in warning for warning in warnings):
+            return _StageLine(stage="rerank", details=("not run, see the warning",))
         reason = run.reason.rstrip(".")
         return _StageLine(stage="rerank", details=(f"not run: {reason}. {run.cure}",))
     return _StageLine(
