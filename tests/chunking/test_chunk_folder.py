@@ -188,6 +188,15 @@ def test_other_settings_fresh_or_a_missing_output_chunk_again(job) -> None:
     assert report(chunk_folder(other), "docs").chunked == 1
 
 
+def test_a_chunk_file_that_was_cut_short_is_made_anew(job) -> None:
+    chunk_folder(job)
+    whole = written(job)
+    output = job.output_dir / "docs" / "guide_chunks.json"
+    output.write_bytes(output.read_bytes()[:-1])
+    assert report(chunk_folder(job), "docs").chunked == 1
+    assert written(job) == whole
+
+
 def test_chunk_files_of_deleted_sources_are_removed_and_no_others(job) -> None:
     chunk_folder(job)
     foreign = job.output_dir / "docs" / "foreign_chunks.json"
@@ -245,15 +254,16 @@ def test_chunk_files_of_a_run_that_was_killed_are_named_too(job, monkeypatch) ->
 
 
 def test_the_state_is_saved_after_each_collection(job) -> None:
-    known: dict[str, list[str]] = {}
+    states = []
 
     def look(event: ev.Event) -> None:
         if isinstance(event, ev.CollectionStarted) and event.collection == "docs":
-            state = json.loads((job.output_dir / STATE_FILE).read_text())
-            known.update(state["files"])
+            states.append(json.loads((job.output_dir / STATE_FILE).read_text()))
 
     chunk_folder(job, look)
-    assert list(known) == ["code/lib.rs"]
+    (state,) = states
+    assert list(state["files"]) == ["code/lib.rs"]
+    assert not state["whole"]  # the run may be killed in the next collection
 
 
 def test_a_file_whose_reader_fails_does_not_end_the_run(job, monkeypatch) -> None:
@@ -406,12 +416,13 @@ def test_a_damaged_state_only_means_that_all_is_done_again(job) -> None:
     assert written(job) == first
 
 
-def test_a_state_may_not_name_files_elsewhere(job, tmp_path) -> None:
+@pytest.mark.parametrize("output", ["../precious_chunks.json", "docs/precious.json"])
+def test_a_state_may_not_name_files_elsewhere_or_of_another_kind(job, output) -> None:
     chunk_folder(job)
-    victim = tmp_path / "precious_chunks.json"
+    victim = job.output_dir / output
     victim.write_text("keep")
     state = json.loads((job.output_dir / STATE_FILE).read_text())
-    entry = state["files"]["docs/guide.md"] | {"output": "../precious_chunks.json"}
+    entry = state["files"]["docs/guide.md"] | {"output": output}
     state["files"]["docs/gone.md"] = entry
     (job.output_dir / STATE_FILE).write_text(json.dumps(state))
     chunk_folder(job)

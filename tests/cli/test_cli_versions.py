@@ -6,6 +6,7 @@ from importlib import metadata
 
 import pytest
 
+from processor.ultimate_embedder import libraries
 from processor.ultimate_embedder.cli.versions import (
     SHOWN,
     installed_versions,
@@ -17,6 +18,11 @@ def test_the_versions_are_those_that_are_installed() -> None:
     versions = installed_versions()
     assert tuple(versions) == SHOWN
     assert versions["numpy"] == metadata.version("numpy")
+
+
+def test_a_library_that_is_missing_is_left_out_and_those_after_it_are_found() -> None:
+    found = libraries.installed_versions(("numpy", "no-such-library", "orjson"))
+    assert found == {name: metadata.version(name) for name in ("numpy", "orjson")}
 
 
 def test_what_is_installed_here_is_in_the_tested_range() -> None:

@@ -43,6 +43,7 @@ def test_collections_are_first_level_folders_with_chunk_files_at_any_depth(
     write(tmp_path / "a" / "chunks_1.json", [{"text": "t"}])
     write(tmp_path / "no" / "manifest.json", {"text": "not a chunk file"})
     write(tmp_path / "loose_chunks.json", [{"text": "in no collection"}])
+    write(tmp_path / ".trash" / "x_chunks.json", [{"text": "hidden"}])
     assert [folder.name for folder in find_collections(tmp_path)] == ["a", "b"]
 
 
@@ -74,6 +75,12 @@ def test_a_single_object_is_one_chunk(tmp_path: Path) -> None:
     assert store.text(0) == "alone"
 
 
+def test_an_object_whose_data_is_no_list_is_one_chunk(tmp_path: Path) -> None:
+    write(tmp_path / "c" / "f_chunks.json", {"text": "alone", "data": 5})
+    store, _ = build(tmp_path)
+    assert store.text(0) == "alone"
+
+
 def test_ids_follow_collection_subdir_filename_and_position(tmp_path: Path) -> None:
     inner = tmp_path / "c" / "docs" / "guide" / "x_chunks.json"
     write(
@@ -82,6 +89,7 @@ def test_ids_follow_collection_subdir_filename_and_position(tmp_path: Path) -> N
             {"text": "named", "metadata": {"filename": "page.md", "chunk_index": 7}},
             {"text": ""},
             {"text": "unnamed"},
+            {"text": "without a name", "metadata": {"filename": ""}},
         ],
     )
     write(tmp_path / "c" / "top_chunks.json", [{"text": "at the root"}])
@@ -90,6 +98,7 @@ def test_ids_follow_collection_subdir_filename_and_position(tmp_path: Path) -> N
         "c:_root:top:chunk:0",
         "c:docs:guide/page.md:chunk:0",
         "c:docs:guide/x:chunk:2",
+        "c:docs:guide/x:chunk:3",
     ]
 
 
@@ -108,6 +117,18 @@ def test_every_metadata_field_is_carried_and_ours_are_set(tmp_path: Path) -> Non
         "source_subdir": "d",
         "source": "d/p.md",
         "original": {"collection": "other"},
+    }
+
+
+def test_what_is_ours_already_stays_and_what_was_original_is_kept(
+    tmp_path: Path,
+) -> None:
+    given = {"collection": "c", "source": "elsewhere", "original": {"source": "first"}}
+    write(tmp_path / "c" / "d" / "p_chunks.json", [{"text": "t", "metadata": given}])
+    store, _ = build(tmp_path)
+    assert store.chunk(0).metadata["original"] == {
+        "source": "elsewhere",
+        "original": {"source": "first"},
     }
 
 
@@ -208,6 +229,16 @@ def test_an_unusable_file_is_set_aside_among_good_ones(
     assert reasons(store) == [("bad_chunks.json", None, reason)]
     assert store.conservation.files_read == 2
     assert store.conservation.adds_up
+
+
+def test_a_number_too_large_for_json_readers_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "c" / "f_chunks.json"
+    write(path, [{"text": "good"}])
+    entry = '{"text": "t", "metadata": {"score": 1e999}}'
+    path.write_text(f"[{entry}, {path.read_text()[1:-1]}]")
+    store, _ = build(tmp_path)
+    assert [chunk.text for chunk in store] == ["good"]
+    assert reasons(store) == [("f_chunks.json", 0, "metadata_not_json")]
 
 
 def test_the_second_of_two_equal_ids_is_set_aside(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from qdrant_client import models
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.upload import upload
+from processor.ultimate_embedder.delivery import qdrant_store
+from processor.ultimate_embedder.delivery import upload as module
 from processor.ultimate_embedder.delivery.bundle_points import plan_upload
 from processor.ultimate_embedder.delivery.opening import Server, at_server, in_folder
 from processor.ultimate_embedder.delivery.presets import preset
@@ -288,6 +290,20 @@ def test_a_server_that_keeps_losing_points_is_never_called_complete(
     fake.choose = forgets
     with pytest.raises(DeliveryError, match="58 points for the bundle's 60: 2 are"):
         send(bundle, address)
+    fake.choose = lambda _: None
+    assert send(bundle, address).resumed_at == 0  # what it confirmed was not so
+    stored(bundle, fake)
+
+
+def test_an_upload_that_could_not_be_counted_sends_no_point_again(
+    bundle: Path, fake: FakeQdrant, address: str
+) -> None:
+    fake.choose = lambda asked: "500 before" if asked.has("scroll") else None
+    with pytest.raises(DeliveryError, match="500 no luck"):
+        send(bundle, address, patience=0.05)
+    fake.choose = lambda _: None
+    report = send(bundle, address)
+    assert (report.resumed_at, report.sent, report.points_after) == (60, 0, 60)
 
 
 def test_a_request_too_large_for_the_server_is_sent_in_parts(
@@ -318,6 +334,44 @@ def test_an_upload_that_is_only_acknowledged_is_not_taken_for_stored(
         send(bundle, address, patience=0.02)
 
 
+def test_a_removal_that_is_only_acknowledged_is_not_taken_for_done(
+    tmp_path: Path, bundle: Path, fake: FakeQdrant, address: str
+) -> None:
+    send(write_bundle(tmp_path / "larger", make_content(75)), address)
+
+    def hastes(asked: Asked) -> Fault | None:
+        if asked.has("points/delete"):
+            asked.query.pop("wait", None)
+        return None
+
+    fake.choose = hastes
+    with pytest.raises(DeliveryError, match="not yet stored"):
+        send(bundle, address, patience=0.02, remove_stale=True)
+
+
+def test_more_points_than_a_page_or_a_request_holds_are_all_found_and_removed(
+    tmp_path: Path,
+    bundle: Path,
+    fake: FakeQdrant,
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PAGE_POINTS", "_DELETED_AT_ONCE", "_FETCHED_AT_ONCE"):
+        monkeypatch.setattr(qdrant_store, name, 7)
+    send(write_bundle(tmp_path / "larger", make_content(75)), address)
+    assert send(bundle, address, remove_stale=True).stale_removed == 15
+    stored(bundle, fake)
+
+
+def test_points_are_counted_and_not_estimated(
+    bundle: Path, fake: FakeQdrant, address: str
+) -> None:
+    send(bundle, address)
+    counts = [orjson.loads(a.body) for a in fake.asked if a.has("points/count")]
+    assert counts
+    assert all(asked["exact"] for asked in counts)
+
+
 def test_something_else_at_the_address_is_one_clear_line(bundle: Path) -> None:
     fake = FakeQdrant()
     fake.answer = lambda _asked: (200, "hello")  # type: ignore[method-assign]
@@ -341,6 +395,23 @@ def test_points_of_an_earlier_bundle_are_removed_on_request_alone(
     report = send(bundle, address, remove_stale=True)
     assert (report.stale_removed, report.points_after) == (15, 60)
     stored(bundle, fake)
+
+
+def test_points_of_an_earlier_bundle_stay_until_the_new_ones_are_all_there(
+    tmp_path: Path, bundle: Path, fake: FakeQdrant, address: str
+) -> None:
+    larger = write_bundle(tmp_path / "larger", make_content(75))
+    send(larger, address)
+    before = fake.count("PUT /collections/docs/points")
+
+    def breaks(asked: Asked) -> Fault | None:
+        sending = fake.count("PUT /collections/docs/points") > before
+        return "500 before" if asked.has("scroll") and sending else None
+
+    fake.choose = breaks
+    with pytest.raises(DeliveryError, match="500 no luck"):
+        send(bundle, address, patience=0.05, remove_stale=True)
+    assert fake.client.count("docs").count == 75
 
 
 def test_points_of_another_collection_are_never_removed(
@@ -395,6 +466,20 @@ def test_an_alias_waits_until_the_index_is_built(
 ) -> None:
     fake.status = "red"
     with pytest.raises(DeliveryError, match="failed to build its indexes"):
+        send(bundle, address, name="docs-1", alias="live")
+    assert fake.client.get_aliases().aliases == []
+    fake.status = "green"
+    report = send(bundle, address, name="docs-1", alias="live")
+    assert (report.resumed_at, report.sent, report.alias) == (60, 0, "live")
+
+
+def test_an_alias_does_not_stand_for_a_collection_that_is_still_indexed(
+    bundle: Path, fake: FakeQdrant, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INDEX_SECONDS", 0.0)
+    monkeypatch.setattr(qdrant_store, "_LOOK_AGAIN_SECONDS", 0.01)
+    fake.status = "yellow"
+    with pytest.raises(DeliveryError, match="still builds its indexes"):
         send(bundle, address, name="docs-1", alias="live")
     assert fake.client.get_aliases().aliases == []
 

@@ -254,11 +254,16 @@ def test_what_other_settings_or_libraries_made_is_not_taken_up(
     batches = len(passing.plan)
     assert computed(passing) == batches
     assert computed(passing) == 0
+    folder = passing.task.location.path
     narrow = replace(passing.task.model, vector_dim=32)
-    for change in (
+    short = replace(narrow, max_tokens=narrow.max_tokens - 1)
+    for change in (  # each beside those before it
         {"dtype": "other"},
         {"tokenizer_fingerprint": "new"},
+        {"location": ModelLocation(folder, "c" * 40, "cache")},
         {"model": narrow},
+        {"model": short},
+        {"model": replace(short, pooling="cls")},
     ):
         passing.task = replace(passing.task, **change)
         assert computed(passing) == batches, change

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from processor.ultimate_embedder.stages.earlier_pass import (
     pieces_of,
     read_row_texts,
     read_taken,
+    restore,
     save_row_texts,
     save_taken,
     take_place,
@@ -112,3 +114,35 @@ def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> Non
     take_place(tmp_path / "pass.next", tmp_path / "pass")
     assert (tmp_path / "pass" / "file").read_text() == "pass.next"
     assert [path.name for path in tmp_path.iterdir()] == ["pass"]
+
+
+def test_a_finished_folder_is_on_the_disk_before_and_after_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, place = tmp_path / "pass.next", tmp_path / "pass"
+    for folder in (new, place):
+        folder.mkdir()
+        (folder / "file").touch()
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    take_place(new, place)
+    assert synced == [new / "file", place, tmp_path]
+
+
+def test_a_replacement_that_stopped_between_its_renames_is_undone(
+    tmp_path: Path,
+) -> None:
+    old, place = tmp_path / "pass.old", tmp_path / "pass"
+    old.mkdir()
+    restore(place)
+    assert [path.name for path in tmp_path.iterdir()] == ["pass"]
+    old.mkdir()
+    (place / "newer").touch()
+    restore(place)
+    assert (place / "newer").exists()

@@ -22,6 +22,7 @@ from processor.ultimate_embedder.ledger import BatchRecord, Ledger
 from processor.ultimate_embedder.models.catalogue import dense_model, sparse_model
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.run.parts import Parts
+from processor.ultimate_embedder.stages import earlier_pass
 from processor.ultimate_embedder.telemetry.events import BatchFinished, WorkRedone
 from processor.ultimate_embedder.testing import RecordingListener, hashing_parts
 from processor.ultimate_embedder.workers.jobs import EncodeJob
@@ -162,6 +163,29 @@ def test_a_flipped_bit_is_not_copied_into_the_pass_of_an_edited_corpus(
     edited = bundle(tmp_path)
     run(resume=False)
     assert bundle(tmp_path) == edited
+
+
+def test_what_is_copied_in_several_goes_is_all_copied(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earlier_pass, "_ROWS_A_COPY", 5)
+    run()
+    write_chunks(tmp_path, [*TEXTS[1:], "a new one"])
+    assert embedded(run()) == 1
+    edited = bundle(tmp_path)
+    run(resume=False)
+    assert bundle(tmp_path) == edited
+
+
+def test_a_pass_that_stopped_while_it_was_replaced_is_taken_over(
+    run: Run, tmp_path: Path
+) -> None:
+    run()
+    before = bundle(tmp_path)
+    folder = work(tmp_path) / DENSE
+    folder.rename(folder.with_name(f"{DENSE}.old"))
+    assert embedded(run()) == 0
+    assert bundle(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "attention.f32"])

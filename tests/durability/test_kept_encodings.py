@@ -26,7 +26,13 @@ from processor.ultimate_embedder.testing import (
     hashing_parts,
 )
 
-IDS = [np.array(ids, dtype=np.uint32) for ids in ([5, 3, 8], [1], [2, 2])]
+
+def tokens(*ids: list[int]) -> list[UInt32Array]:
+    return [np.array(one, dtype=np.uint32) for one in ids]
+
+
+IDS = tokens([5, 3, 8], [1], [2, 2])
+CUT_ELSEWHERE = tokens([5, 3], [8, 1], [2, 2])
 
 
 class Counting(HashingEncoder):
@@ -57,7 +63,12 @@ def test_what_was_encoded_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fingerprint", "ids"),
-    [("other", IDS), ("f", IDS[:2]), ("f", [IDS[0], IDS[2], IDS[1]])],
+    [
+        ("other", IDS),
+        ("f", IDS[:2]),
+        ("f", [IDS[0], IDS[2], IDS[1]]),
+        ("f", CUT_ELSEWHERE),
+    ],
 )
 def test_another_call_is_computed(
     tmp_path: Path, fingerprint: str, ids: list[UInt32Array]

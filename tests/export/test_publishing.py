@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,10 @@ from processor.ultimate_embedder.export.manifest import Manifest
 from processor.ultimate_embedder.export.output_errors import output_error
 from processor.ultimate_embedder.export.publish import (
     exchange_folders,
+    folder_lock,
+    make_staging,
     previous_path,
+    publish_folder,
     recover,
 )
 from processor.ultimate_embedder.export.runtime import ExportRuntime
@@ -78,6 +82,12 @@ def test_folders_are_exchanged_in_one_step(tmp_path: Path) -> None:
     assert (entries(tmp_path / "a"), entries(tmp_path / "b")) == (["b"], ["a"])
     with pytest.raises(FileNotFoundError):
         exchange_folders(tmp_path / "a", tmp_path / "missing")
+
+
+def test_what_the_system_cannot_exchange_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+    assert not exchange_folders(tmp_path / "a", tmp_path / "a" / "inner")
+    assert entries(tmp_path / "a") == ["inner"]
 
 
 @pytest.mark.parametrize(
@@ -240,6 +250,30 @@ def test_a_stale_staging_folder_is_removed_and_a_live_one_kept(tmp_path: Path) -
     assert entries(tmp_path) == [other.name, "docs"]
 
 
+def test_a_stale_staging_folder_is_found_whatever_the_collection_is_called(
+    tmp_path: Path,
+) -> None:
+    stale = tmp_path / f".staging-c++ (old-{'0' * 16}"
+    stale.mkdir()
+    recover(tmp_path / "c++ (old")
+    assert entries(tmp_path) == []
+
+
+def test_an_old_bundle_that_cannot_be_removed_does_not_fail_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    for name in ("staging", "docs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        publish_folder(tmp_path / "staging", tmp_path / "docs", exchange_folders)
+    assert entries(tmp_path / "docs") == ["staging"]
+
+
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a_chunks.json").write_text("[]")
@@ -324,6 +358,82 @@ def test_what_the_system_refuses_is_told_with_path_and_cure(
     assert error.exit_code == 3
     assert "out/docs" in error.message
     assert told in str(error)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Paths of what was had on the disk."""
+    paths: set[Path] = set()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        paths.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return paths
+
+
+@pytest.mark.parametrize("exchange", [exchange_folders, cannot_exchange])
+def test_the_new_bundle_is_on_the_disk_before_it_is_seen_and_the_old_one_goes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    synced: set[Path],
+    exchange: Callable[[Path, Path], bool],
+) -> None:
+    export_bundle(tmp_path)
+    gone: list[Path] = []
+    remove = shutil.rmtree
+
+    def watched_exchange(staging: Path, target: Path) -> bool:
+        assert not {staging, *staging.rglob("*")} - synced
+        synced.clear()
+        return exchange(staging, target)
+
+    def watched_rmtree(folder: Path, **options: bool) -> None:
+        assert tmp_path in synced
+        gone.append(folder)
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched_rmtree)
+    export_bundle(tmp_path, seed=5, exchange=watched_exchange)
+    assert len(gone) == 1
+
+
+def test_the_place_of_a_first_bundle_is_on_the_disk(
+    tmp_path: Path, synced: set[Path]
+) -> None:
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    publish_folder(staging, tmp_path / "docs", exchange_folders)
+    assert synced == {tmp_path}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda target: publish_folder(
+            target.with_name("staging"), target, exchange_folders
+        ),
+        recover,
+        lambda target: os.close(make_staging(target)[1]),
+    ],
+    ids=["publish", "recover", "make staging"],
+)
+def test_two_processes_do_not_work_in_one_folder_at_once(
+    tmp_path: Path, step: Callable[[Path], object]
+) -> None:
+    target = tmp_path / "docs"
+    (tmp_path / "staging").mkdir()
+    (tmp_path / f".staging-docs-{'0' * 16}").mkdir()
+    before = entries(tmp_path)
+    with ThreadPoolExecutor() as pool:
+        with folder_lock(tmp_path):
+            other = pool.submit(step, target)
+            assert not wait([other], timeout=0.3).done
+            assert entries(tmp_path) == before
+        other.result()
+    assert entries(tmp_path) != before
 
 
 KILLED_EVERYWHERE = """

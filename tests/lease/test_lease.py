@@ -155,6 +155,55 @@ def test_work_in_this_process_is_held_to_the_cap_and_its_cache_is_freed(
     assert lease.event.after_bytes == {CARD: 0}
 
 
+def test_what_this_process_held_for_a_moment_is_its_peak(tmp_path: Path) -> None:
+    probe = FakeDeviceProbe()
+    ours = leases(tmp_path, probe)
+    with ours.hold("r", [CARD], stage="rerank", emit=silent, in_process=True) as lease:
+        probe.cache(CARD, 2 * GIB)
+        probe.free(CARD)
+    assert lease.peak_bytes == {CARD: 2 * GIB}
+
+
+class SlowProbe(FakeDeviceProbe):
+    """As a driver: what was given back is counted for a few more readings."""
+
+    late = 0
+
+    def used_bytes(self, device: str) -> int:
+        self.late -= 1
+        return super().used_bytes(device) + (GIB if self.late > 0 else 0)
+
+
+def test_memory_that_comes_back_after_a_moment_is_no_leak(tmp_path: Path) -> None:
+    probe, heard = SlowProbe(), RecordingListener()
+    with leases(tmp_path, probe).hold("m", [CARD], stage="dense", emit=heard) as lease:
+        probe.late = 5
+    assert lease.event is not None
+    assert lease.event.returned
+    assert not [event for event in heard if isinstance(event, Warned)]
+
+
+class NotingProbe(FakeDeviceProbe):
+    """Notes the cards in the order in which they are about to be locked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def describe(self, device: str) -> str:
+        self.asked.append(device)
+        return super().describe(device)
+
+
+@pytest.mark.parametrize("cards", [["cuda:0", "cuda:1"], ["cuda:1", "cuda:0"]])
+def test_all_processes_take_cards_in_one_order(
+    tmp_path: Path, cards: list[str]
+) -> None:
+    probe = NotingProbe()
+    with leases(tmp_path, probe).hold("m", cards, stage="dense", emit=silent):
+        assert probe.asked == ["cuda:0", "cuda:1"]
+
+
 def test_a_failure_inside_is_not_hidden_by_the_check_at_the_end(
     tmp_path: Path,
 ) -> None:

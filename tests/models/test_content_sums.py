@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,44 @@ def test_other_weights_of_the_same_size_and_time_are_another_model(
     assert revision(folder) != before
     put(folder / WEIGHTS, b"A" * 100)
     assert revision(folder) == before
+
+
+def test_what_was_read_is_read_again_when_only_the_time_of_change_is_another(
+    folder: Path, read: list[str]
+) -> None:
+    before = revision(folder)
+    time.sleep(0.05)  # a tick of the clock that files are dated by
+    put(folder / WEIGHTS, b"B" * 100)
+    assert revision(folder) != before
+    assert read.count(WEIGHTS) == 2
+
+
+def test_what_was_written_just_now_is_read_each_time(
+    folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content_sums, "_COARSEST_CLOCK_NS", 10**12)
+    assert revision(folder) == revision(folder)
+    assert read.count(WEIGHTS) == 2
+
+
+def test_a_model_below_a_hidden_folder_is_known_by_its_content_too(
+    folder: Path, tmp_path: Path
+) -> None:
+    hidden = tmp_path / ".cache" / "tiny"
+    shutil.copytree(folder, hidden)
+    assert revision(hidden) == revision(folder)
+
+
+def test_the_order_in_which_a_file_system_lists_does_not_count(tmp_path: Path) -> None:
+    names = [f"{number * 7 % 50:02}.bin" for number in range(50)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    lines = "".join(
+        f"{hashlib.sha256(name.encode()).hexdigest()} {name}\n"
+        for name in sorted(names)
+    )
+    expected = hashlib.sha256(lines.encode()).hexdigest()
+    assert content_sums.folder_sha256(tmp_path) == expected
 
 
 def test_a_copy_is_the_same_model_and_a_moved_file_makes_another(

@@ -154,6 +154,8 @@ METHODS = [
     "sum(scale=zscore)",
     "sum(scale=raw)",
     "sum(scale=raw, weights=1:0.016)",
+    "sum(scale=raw, weights=1:0.01612345678)",
+    "qdrant-rrf(k=2, weights=1:0)",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,8 +152,8 @@ def test_what_is_there_already_is_not_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tmp_path)
-    kept = tmp_path / "work" / "vectors.npy"
-    kept.parent.mkdir()
+    kept = tmp_path / "work" / "dense-model" / "vectors.npy"
+    kept.parent.mkdir(parents=True)
     needed = estimate_bundle_bytes(
         chunk_bytes=10**6,
         chunks=1000,
@@ -162,6 +163,72 @@ def test_what_is_there_already_is_not_asked_for_again(
     )
     free(monkeypatch, RESERVE_BYTES + needed - 2**20)
     with pytest.raises(OutputError, match="Not enough disk space"):
-        require_room_for(config, kept.parent, chunk_bytes=10**6, chunks=1000)
+        require_room_for(config, tmp_path / "work", chunk_bytes=10**6, chunks=1000)
     kept.write_bytes(bytes(2**20))
-    require_room_for(config, kept.parent, chunk_bytes=10**6, chunks=1000)
+    require_room_for(config, tmp_path / "work", chunk_bytes=10**6, chunks=1000)
+
+
+@pytest.mark.parametrize(
+    ("sparse", "attention", "on"),
+    [
+        (("qdrant-bm25",), 0, True),
+        (("qdrant-bm25",), 0, False),
+        (("qdrant-bm25", "qdrant-minilm-attention"), 1, True),
+    ],
+)
+def test_room_is_asked_for_what_the_settings_make_and_a_reserve(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sparse: tuple[str, ...],
+    attention: int,
+    on: bool,
+) -> None:
+    config = replace(
+        config_of(tmp_path),
+        sparse=tuple(sparse_model(name) for name in sparse),
+        enable_sparse=on,
+    )
+    needed = RESERVE_BYTES + estimate_bundle_bytes(
+        chunk_bytes=10**6,
+        chunks=1000,
+        dimensions=(384,),
+        sparse_models=len(sparse) if on else 0,
+        exports=config.exports,
+        attention=attention,
+    )
+    free(monkeypatch, needed)
+    require_room_for(config, tmp_path / "work", chunk_bytes=10**6, chunks=1000)
+    free(monkeypatch, needed - 1)
+    with pytest.raises(OutputError, match="Not enough disk space"):
+        require_room_for(config, tmp_path / "work", chunk_bytes=10**6, chunks=1000)
+
+
+def least_room(config: PipelineConfig, work: Path, patch: pytest.MonkeyPatch) -> int:
+    """Return the fewest free bytes with which all collections are taken up."""
+    folders = find_collections(config.chunked_dir)
+    low, high = 0, RESERVE_BYTES + 2**30
+    while low < high:
+        middle = (low + high) // 2
+        free(patch, middle)
+        try:
+            require_room(config, folders, work)
+        except OutputError:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def test_what_one_collection_left_makes_no_room_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, work = config_of(tmp_path), tmp_path / "work"
+    written(tmp_path, "b", 400, "word " * 2000)
+    only_b = least_room(config, work, monkeypatch)
+    assert only_b > RESERVE_BYTES
+    written(tmp_path, "a", 400, "word " * 2000)
+    assert least_room(config, work, monkeypatch) > only_b
+    (work / "a").mkdir(parents=True)
+    with (work / "a" / "vectors.npy").open("wb") as stream:
+        stream.truncate(2**32)  # more than it comes to
+    assert least_room(config, work, monkeypatch) == only_b
