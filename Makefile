@@ -50,7 +50,7 @@ $(PROMETHEUS)/.looked-for:
 	  || echo 'No Prometheus: neither installed nor to be had by apt-get download.'
 	touch $@
 
-test: setup $(PROMETHEUS)/.looked-for ## all tests but the slow ones
+test: setup $(PROMETHEUS)/.looked-for ## all tests but the slow ones (6 to 15 minutes on two cores)
 	$(BIN)/python -m pytest -m 'not slow and not torture' -n 2
 
 test-all: setup $(PROMETHEUS)/.looked-for ## all tests but torture

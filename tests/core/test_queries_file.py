@@ -71,8 +71,8 @@ def test_a_file_without_a_query_is_refused(file: Path, content: bytes) -> None:
 
 
 def test_a_file_that_is_missing_or_no_utf8_is_refused(file: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_queries(file)
     file.write_bytes(b'{"_id": "1", "text": "\xff"}')
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read: they are not in UTF-8"):
         read_queries(file)

@@ -21,8 +21,13 @@ def read_queries(path: Path) -> list[Query]:
     try:
         # Only a line feed ends a line: JSON strings may hold U+2028 and its like.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The queries in {path} cannot be read: {error}.") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"The queries in {path} cannot be read: {why}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"The queries in {path} cannot be read: they are not in UTF-8."
+        ) from error
     queries = [
         _query(line, f"{path}, line {number}")
         for number, line in enumerate(lines, start=1)
