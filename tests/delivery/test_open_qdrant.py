@@ -325,7 +325,7 @@ def test_the_manifest_alone_is_enough(
         assert len(collection) == collection.manifest.chunk_count
         assert len(collection.search(QUERIES[0])) == 10
     (tmp_path / "processing_summary.json").unlink()
-    with pytest.raises(BundleError, match="not a bundle"):
+    with pytest.raises(BundleError, match="holds no bundle"):
         open_qdrant(tmp_path, place, models)
 
 

@@ -54,7 +54,24 @@ def test_a_dry_run_touches_nothing(
         upload, [str(bundle), "--edge", str(target), "--dry-run", "--json"]
     )
     assert code == 0
-    assert orjson.loads(capsys.readouterr().out)["points"] == 60
+    told = orjson.loads(capsys.readouterr().out)
+    assert told["points"] == 60
+    assert "HNSW" in told["tuning"]
+    assert told["payload_indexes"]
+
+
+def test_a_dry_run_into_the_local_mode_tells_of_no_index(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(bundle), "--path", str(tmp_path / "q"), "--dry-run"]
+    assert run_function(upload, arguments) == 0
+    out = capsys.readouterr().out
+    assert "m=48" not in out
+    assert "int8" not in out
+    assert "payload indexes: " not in out
+    assert "the local mode has no HNSW" in out
+    assert run_function(upload, [*arguments, "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out)["payload_indexes"] == []
 
 
 @pytest.mark.parametrize(
@@ -76,6 +93,16 @@ def test_a_file_where_the_folder_should_be_is_told_with_the_cure(
     err = capsys.readouterr().err
     assert "cannot be opened or written: File exists. Choose another folder" in err
     assert "Errno" not in err
+
+
+def test_a_file_where_the_embedded_engine_should_write_is_told_with_the_cure(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "e").touch()
+    assert run_function(upload, [str(bundle), "--edge", str(tmp_path / "e")]) == 1
+    err = capsys.readouterr().err
+    assert "cannot be written" in err
+    assert "Choose another folder, or mend its permissions." in err
 
 
 def test_a_failed_delivery_is_exit_code_one_and_one_line(

@@ -149,6 +149,7 @@ def test_another_name_than_this_machines_is_refused(make_client) -> None:
         foreign = client.get("/healthz", headers={"host": host})
         assert foreign.status_code == 400, host
         assert "name" in foreign.json()["error"]
+        assert foreign.json()["cure"] == "Ask for localhost or 127.0.0.1 or ::1."
 
 
 def test_no_answer_sends_a_client_to_another_address(client: TestClient) -> None:

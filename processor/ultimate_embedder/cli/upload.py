@@ -28,6 +28,7 @@ from ..errors import UsageError
 from ..telemetry.printable import printable
 from .upload_progress import Watcher, watching
 
+_NO_INDEX = "the local mode has no HNSW, no 8 bits and no payload indexes"
 _MIB = 2**20
 
 
@@ -202,7 +203,8 @@ def _show_plan(
     plan: UploadPlan, target: Target, options: UploadOptions, *, as_json: bool
 ) -> None:
     vectors = plan.layout.vectors()
-    indexes = [*KEYWORD_FIELDS, TEXT_FIELD]
+    indexes = [*KEYWORD_FIELDS, TEXT_FIELD] if target.indexed else []
+    tuning = plan.tuning.describe() if target.indexed else _NO_INDEX
     if as_json:
         _print_json(
             {
@@ -215,7 +217,7 @@ def _show_plan(
                 "vectors": vectors,
                 "names": dict(plan.names),
                 "preset": plan.tuning.name,
-                "tuning": plan.tuning.describe(),
+                "tuning": tuning,
                 "payload_indexes": indexes,
                 "recreate": options.recreate,
                 "remove_stale": options.remove_stale,
@@ -235,9 +237,10 @@ def _show_plan(
             f"  {name}: {vector}{f', of {keys[name]}' if name in keys else ''}"
             for name, vector in vectors.items()
         ),
-        f"  a new collection has the preset {plan.tuning.name}: "
-        f"{plan.tuning.describe()}",
-        f"  payload indexes: {', '.join(indexes)}",
+        f"  a new collection has the preset {plan.tuning.name}: {tuning}"
+        if target.indexed
+        else f"  {tuning}",
+        *([f"  payload indexes: {', '.join(indexes)}"] if indexes else []),
         *(f"  {step}" for step in steps if step),
     )
 

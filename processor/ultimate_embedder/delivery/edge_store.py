@@ -31,7 +31,10 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DeliveryError(f"{where} cannot be written: {error.strerror}.") from error
+        raise DeliveryError(
+            f"{where} cannot be written: {error.strerror or error}.",
+            cure="Choose another folder, or mend its permissions.",
+        ) from error
     except Exception as error:  # the engine raises nothing more precise
         line = " ".join(str(error).split())[:300]
         cure = "Another process has it open." if "WAL" in line else None

@@ -78,10 +78,14 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to: `place` as a person would say it, and how a collection is opened."""
+    """Where to: `place` as a person would say it, and how a collection is opened.
+
+    `indexed` is False where no index is ever made: every point is compared.
+    """
 
     place: str
     open: Callable[[str], Store]
+    indexed: bool = True
 
 
 def choose_target(
@@ -99,7 +103,7 @@ def choose_target(
         case (Server(), None, None):
             return Target(server.place, lambda name: at_server(server, name, retries))
         case (None, Path(), None):
-            return Target(str(path), lambda name: in_folder(path, name))
+            return Target(str(path), lambda name: in_folder(path, name), indexed=False)
         case (None, None, Path()):
             return Target(str(edge), lambda name: EdgeStore(edge, name))
         case _:

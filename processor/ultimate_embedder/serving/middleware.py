@@ -40,15 +40,14 @@ class NamedHosts:
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self._app = app
         self._hosts = frozenset(hosts)
+        self._cure = f"Ask for {' or '.join(dict.fromkeys(hosts))}."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 400."""
         if scope["type"] != "http" or self._hosts & {"*", _named(scope)}:
             await self._app(scope, receive, send)
             return
-        response = _problem(
-            400, "The service does not go by that name.", "Ask for the address it says."
-        )
+        response = _problem(400, "The service does not go by that name.", self._cure)
         await response(scope, receive, send)
 
 
