@@ -3,6 +3,7 @@
     EmbedderError
     ├── UsageError              change the command or the settings       (exit 2)
     │   ├── UnknownModel            ask for one of the names listed
+    │   ├── UnknownFilter           filter by one of the names listed
     │   └── MissingExtra            install the named extra
     ├── InputError              mend or remove the input named           (exit 1)
     ├── ModelError              fetch, replace or reconfigure a model    (exit 1)
@@ -55,6 +56,10 @@ class UsageError(EmbedderError):
 
 class UnknownModel(UsageError):
     """A model key that is in no registry."""
+
+
+class UnknownFilter(UsageError):
+    """A metadata key, or a folder, that no chunk of the collection has."""
 
 
 class MissingExtra(UsageError):

@@ -177,6 +177,13 @@ def test_of_several_collections_one_is_named(
     assert wrong.json()["cure"] == "There are: docs, more."
 
 
+def test_a_filter_that_names_nothing_is_not_found(client: TestClient) -> None:
+    for filters in ({"nokey": 1}, {"source_subdir": "nowhere"}):
+        found = client.post("/search", json={"query": QUERY, "filters": filters})
+        assert found.status_code == 404, filters
+        assert found.json()["cure"].startswith("There are: ")
+
+
 def test_models_are_let_go_of_when_the_service_ends(tmp_path: Path) -> None:
     encoders = FakeEncoders()
     service = SearchService({"docs": open_bundle(write_bundle(tmp_path), encoders)})

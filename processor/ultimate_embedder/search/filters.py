@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..errors import UsageError
+from ..errors import UnknownFilter, UsageError
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -22,7 +22,7 @@ def metadata_mask(
     """Return bool [rows]: whose metadata hold exactly this value under this key.
 
     Raises:
-        UsageError: no row has the key; names those there are.
+        UnknownFilter: no row has the key; names those there are.
     """
     mask = np.zeros(rows, dtype=bool)
     known = set[str]()
@@ -30,7 +30,7 @@ def metadata_mask(
         known.update(fields)
         mask[row] = key in fields and _equal(fields[key], wanted)
     if key not in known and rows:
-        raise UsageError(
+        raise UnknownFilter(
             f"No chunk has the metadata key '{key}'.",
             cure=f"There are: {', '.join(sorted(known)) or 'none'}.",
         )

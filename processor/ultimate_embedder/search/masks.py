@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UnknownFilter, UsageError
 from .filters import SUBDIR, BoolArray, metadata_mask, subdir_mask
 from .parts import Parts
 
@@ -29,8 +29,8 @@ class RowMasks:
         """Return bool [rows] of the rows that meet every condition; None: all do.
 
         Raises:
-            UsageError: no chunk can meet a condition on source_subdir, no chunk has a
-                key, or the bundle holds no metadata to look at.
+            UnknownFilter: no chunk can meet a condition on source_subdir, or has a key.
+            UsageError: the bundle holds no metadata to look at.
         """
         whole: BoolArray | None = None
         for key, wanted in filters.items():
@@ -57,7 +57,7 @@ class RowMasks:
         subdirs = list(manifest.source_subdirs)
         if key == SUBDIR and subdirs:
             if wanted not in subdirs:
-                raise UsageError(
+                raise UnknownFilter(
                     f"No source_subdir is called '{wanted}'.",
                     cure=f"There are: {', '.join(sorted(subdirs))}.",
                 )

@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from ..errors import EmbedderError, ModelNotAvailable, UsageError
+from ..errors import EmbedderError, ModelNotAvailable, UnknownFilter, UsageError
 from ..telemetry.printable import printable
 from .faults import first_fault
 from .gate import Busy, Gate, Left
@@ -36,6 +36,7 @@ from .service import NotFound, SearchService
 _PAGE = Path(__file__).parent / "page"
 _STATUS: dict[type[Exception], int] = {
     NotFound: 404,
+    UnknownFilter: 404,
     UsageError: 422,
     ModelNotAvailable: 503,
     EmbedderError: 500,
