@@ -238,6 +238,34 @@ def test_a_server_that_stays_broken_is_an_error_and_the_next_upload_goes_on(
     assert list(bundle.parent.glob(".upload-*")) == []
 
 
+def test_a_collection_that_cannot_be_made_is_told_with_the_servers_reason(
+    bundle: Path, fake: FakeQdrant, address: str
+) -> None:
+    def breaks(asked: Asked) -> Fault | None:
+        making = (asked.method, asked.path) == ("PUT", "/collections/docs")
+        return "500 before" if making else None
+
+    fake.choose = breaks
+    with pytest.raises(DeliveryError, match="500 no luck"):
+        send(bundle, address, patience=0.05)
+    assert fake.count("PUT /collections/docs/") == 0
+    fake.choose = lambda _: None
+    assert send(bundle, address).points_after == 60
+
+
+@pytest.mark.parametrize("fault", ["drop after", "500 after"])
+def test_a_collection_that_was_made_though_the_answer_was_lost_is_used(
+    bundle: Path, fake: FakeQdrant, address: str, fault: Fault
+) -> None:
+    def loses(asked: Asked) -> Fault | None:
+        making = (asked.method, asked.path) == ("PUT", "/collections/docs")
+        return fault if making else None
+
+    fake.choose = loses
+    assert send(bundle, address, patience=0.05).points_after == 60
+    stored(bundle, fake)
+
+
 def test_a_login_in_the_address_is_neither_told_nor_kept(
     bundle: Path, fake: FakeQdrant, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from processor.ultimate_embedder.encoders import bert_layer
-from processor.ultimate_embedder.encoders.bert_layer import product
+from processor.ultimate_embedder.encoders.bert_layer import Attention, product
 from processor.ultimate_embedder.encoders.bert_states import BertStates, is_bert_like
 from processor.ultimate_embedder.records import UInt32Array
 
@@ -64,6 +64,14 @@ def test_texts_too_long_for_all_scores_at_once_agree_too() -> None:
     assert_same_as_transformers(bert(), some_ids(610), 624)
 
 
+def test_the_activation_is_the_exact_one_where_its_values_are_large() -> None:
+    wide = bert()
+    for layer in wide.encoder.layer:
+        layer.intermediate.dense.weight.data *= 20
+        layer.output.dense.weight.data *= 20
+    assert_same_as_transformers(wide, some_ids(20), 32)
+
+
 def test_scores_beyond_the_range_of_powers_of_two_are_computed_shifted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -79,6 +87,20 @@ def test_scores_beyond_the_range_of_powers_of_two_are_computed_shifted(
     assert shifted
     # Weights of nearly one token each: the order of sums shows more.
     np.testing.assert_allclose(found.numpy(), states, atol=1e-3)
+
+
+@pytest.mark.parametrize("shift", [-300.0, -140.0, 0.0, 100.0, 300.0])
+def test_what_attention_gathers_does_not_change_by_a_shift_of_all_scores(
+    shift: float,
+) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 4, 16, 8).unbind(0)
+    query[..., 0], key[..., 0] = 1.0, 0.0
+    scores = (query @ key.transpose(1, 2)).double() * np.log(2)
+    expected = scores.softmax(dim=-1) @ value.double()
+    key[..., 0] = shift
+    found = Attention().gather(query, key, value, 16).transpose(0, 1)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-4)
 
 
 def test_a_padding_token_within_a_text_has_the_place_that_transformers_gives() -> None:

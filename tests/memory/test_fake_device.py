@@ -32,6 +32,7 @@ from processor.ultimate_embedder.memory_plan import (
     batch_budget,
     calibrate,
     pass_budget,
+    plan_on_cpu,
     plan_on_gpu,
 )
 from processor.ultimate_embedder.memory_room import PlannedRoom
@@ -220,6 +221,44 @@ def test_a_refusal_advises_shorter_chunks_only_where_they_would_help(
         error = room.refusal(512)
         assert ("--max-tokens" in (error.cure or "")) == advised
         assert "--device cpu" in (error.cure or "")
+
+
+def test_a_plan_is_of_its_costliest_pass_and_of_one_text_where_none_fits(
+    saved: Saved,
+) -> None:
+    _, _, shape = saved["bert"]
+    least = smallest_cap(shape, "float32", 512)
+    needed = least - GPU_MARGIN_BYTES
+    for batches in ([(1, 512), (2, 16)], [(8, 512)], []):
+        for cap, rows in ((least, 1), (least - 1, 0)):
+            plan = plan_on_gpu(
+                shape,
+                model="bert",
+                dtype="float32",
+                cap_bytes=cap,
+                batches=batches,
+                longest=512,
+                most_rows=64,
+            )
+            assert (plan.fits, plan.rows_at_longest) == (rows == 1, rows)
+            assert plan.planned_peak_bytes == needed
+
+
+def test_a_batch_holds_one_text_whatever_the_cap_and_where_no_shape_is_known(
+    saved: Saved,
+) -> None:
+    _, _, shape = saved["bert"]
+    assert batch_budget(shape, BESIDE, 512) == 512
+    assert batch_budget(None, BESIDE, 20_000) == 20_000
+
+
+def test_a_plan_on_a_cpu_holds_the_weights_beside_its_rows(saved: Saved) -> None:
+    path, config, shape = saved["bert"]
+    plan = plan_on_cpu(shape, model="bert", dtype="float32", longest=256)
+    with FakeDevice(2**40).resident(path, config) as metered:
+        taken = metered.weight_bytes + metered.measure(plan.rows_at_longest, 256)
+    assert taken <= plan.planned_peak_bytes <= 1.5 * taken
+    assert (plan.fits, plan.cap_bytes, plan.rows_at_longest) == (True, None, 4)
 
 
 def test_weights_too_large_for_the_device_are_refused(saved: Saved) -> None:

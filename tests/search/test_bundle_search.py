@@ -30,6 +30,7 @@ from processor.ultimate_embedder.errors import (
     UsageError,
 )
 from processor.ultimate_embedder.export.manifest import Manifest
+from processor.ultimate_embedder.export.manifest_sections import FusionRun
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.retrieval.blend import BlendConfig, blend
 from processor.ultimate_embedder.retrieval.postings import write_postings
@@ -153,6 +154,16 @@ def test_a_search_reranks_as_many_candidates_as_the_run_did(
     assert len(opened.search_stages(QUERY, top_k=6).rankings["reranked"]) == 6
 
 
+@pytest.mark.parametrize("stated", [0, -1, "4"])
+def test_a_number_of_candidates_that_is_none_is_not_read(
+    make_bundle: MakeBundle, stated: object
+) -> None:
+    ran = RAN.model_copy(update={"statistics": {"candidates_per_query": stated}})
+    opened = open_bundle(make_bundle(rerank=ran), FakeEncoders())
+    results = opened.search_stages(QUERY, top_k=3)
+    assert len(results.rankings["reranked"]) == len(TEXTS)
+
+
 def test_where_nothing_is_found_no_reranker_is_asked(make_bundle: MakeBundle) -> None:
     opened = open_bundle(make_bundle(rerank=RAN), FakeEncoders(missing=["rerank"]))
     assert opened.search(QUERY, stage="reranked", filters={"n": 999}) == []
@@ -241,6 +252,60 @@ def test_without_sparse_the_fused_ranking_is_the_dense_one_and_sparse_says_why(
     fused, dense = (opened.search(QUERY, stage=s) for s in ("fused", "dense"))
     assert [hit.row for hit in fused] == [hit.row for hit in dense]
     assert "sparse" in opened.missing
+
+
+def test_a_run_that_fused_the_dense_ranking_alone_is_searched_so(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle()
+    said = FusionRun(method="rrf", legs=(DENSE,))
+    Manifest.read(path).model_copy(update={"fusion_run": said}).write(path)
+    opened = open_bundle(path, FakeEncoders())
+    every = opened.search_stages(QUERY, top_k=len(TEXTS)).rankings
+    assert every["fused"].rows.tolist() == every["dense"].rows.tolist()
+    assert every["sparse"].rows.tolist() == best(sparse_scores(QUERY), len(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("made", "fused"), [((BM25, "other"), "other"), (("other", BM25), None)]
+)
+def test_of_two_sparse_models_the_one_that_the_run_fused_is_searched_else_bm25(
+    make_bundle: MakeBundle, made: tuple[str, str], fused: str | None
+) -> None:
+    path = make_bundle()
+    reversed_texts = bm25_matrix([text for _, text, _ in reversed(TEXTS)])
+    write_postings(reversed_texts, path / "docs_other_postings", average_length=9.0)
+    manifest = Manifest.read(path)
+    assert manifest.sparse_run is not None
+    (run,) = manifest.sparse_run
+    runs = tuple(run.model_copy(update={"sparse_model": key}) for key in made)
+    changed = {
+        "sparse_run": runs,
+        "fusion_run": fused and FusionRun(method="rrf", legs=(DENSE, fused)),
+    }
+    manifest.model_copy(update=changed).write(path)
+    hits = open_bundle(path, FakeEncoders()).search(QUERY, top_k=len(TEXTS))
+    found = [hit for hit in hits if "sparse" in hit.stages]
+    found.sort(key=lambda hit: hit.stages["sparse"].rank)
+    scores = sparse_scores(QUERY)[:: -1 if fused else 1]
+    assert [hit.row for hit in found] == best(scores, len(TEXTS))
+
+
+def test_of_two_dense_models_the_first_of_the_manifest_is_searched(
+    make_bundle: MakeBundle,
+) -> None:
+    path = make_bundle()
+    vectors = np.load(path / f"docs_{DENSE}_embeddings.npy")
+    np.save(path / "docs_other_embeddings.npy", vectors[::-1])
+    manifest = Manifest.read(path)
+    (run,) = manifest.dense_run
+    for order in ((DENSE, "other"), ("other", DENSE)):
+        runs = tuple(run.model_copy(update={"model": key}) for key in order)
+        manifest.model_copy(update={"dense_run": runs}).write(path)
+        opened = open_bundle(path, FakeEncoders())
+        hits = opened.search(QUERY, stage="dense", top_k=len(TEXTS))
+        scores = dense_scores(QUERY)[:: 1 if order[0] == DENSE else -1]
+        assert [hit.row for hit in hits] == best(scores, len(TEXTS))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import urllib.request
 from pathlib import Path
@@ -195,6 +196,25 @@ def test_a_textfile_that_can_no_longer_be_written_stops_nothing(
     (record,) = caplog.records
     assert str(folder / "rag.prom") in record.getMessage()
     assert record.getMessage().endswith(": No such file or directory")
+
+
+def test_a_textfile_that_finds_no_room_stays_as_it_was_and_stops_nothing(
+    small_run, written: Path
+) -> None:
+    before = written.read_bytes()
+    told: list[str] = []
+    listener = PrometheusListener(written, tell=told.append)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        for event in small_run:
+            listener(event)
+        listener.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert told == [f"Metrics are not being written to {written}: File too large"]
+    assert written.read_bytes() == before
+    assert list(written.parent.iterdir()) == [written]
 
 
 def test_a_textfile_in_no_folder_is_refused_at_the_start(tmp_path: Path) -> None:
