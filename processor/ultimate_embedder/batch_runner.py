@@ -47,6 +47,7 @@ from .intake.queries import read_queries
 from .models.manager import ModelManager
 from .run.beside import Beside, plan_beside
 from .run.collection import CollectionRun
+from .run.kept_work import WORK_FOLDER
 from .run.memory import planning_cap
 from .run.output_lock import only_run_in
 from .run.parts import CollectionOutcome, LoadScorer, Parts
@@ -63,7 +64,6 @@ from .telemetry.events import (
 )
 from .workers.opening import worker_processes
 
-WORK_FOLDER = ".work"
 _REDACT_KEY = ".redact.key"  # beside the collections' folders: no name of one
 _REDACT_KEY_BYTES = 32
 

@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable
+from typing import Final
+
+OF_A_BUNDLE: Final = (
+    "ultimate-embedder",
+    "numpy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnxruntime",
+    "py-rust-stemmers",
+    "mmh3",
+    "faiss-cpu",
+    "orjson",
+)
+"""What a bundle's bytes depend on: its manifest states them, and another version of one
+makes it anew.
+"""
 
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:

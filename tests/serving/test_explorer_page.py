@@ -148,16 +148,22 @@ def test_neighbours_are_walked_and_the_way_back_keeps_its_marks(
         watch.close()
 
 
+def hold(watch: Watch, address: str) -> list[Route]:
+    """Keep requests to an address from now on; return them as they come."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    watch.page.route(address, keep)
+    return held
+
+
 def test_a_chunk_that_comes_late_does_not_replace_the_one_that_is_open(
     watch: Watch,
 ) -> None:
     watch.ask("filter by payload")
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        held.append(route)
-
-    watch.page.route("**/chunks/**", hold)
+    held = hold(watch, "**/chunks/**")
     hits = watch.page.locator(".column[data-stage=fused] .hit")
     for place in (0, 1):
         with watch.page.expect_request("**/chunks/**"):
@@ -223,12 +229,7 @@ def test_another_collection_is_asked_and_answers_of_the_former_are_dropped(
     lone = write_bundle(tmp_path / "lone", texts=[("x", "a lone shard", 1)])
     with running(tmp_path, others={"lone": lone}) as served:
         watch = Watch(browser, served)
-        held: list[Route] = []
-
-        def hold(route: Route) -> None:
-            held.append(route)
-
-        watch.page.route("**/search", hold)
+        held = hold(watch, "**/search")
         with watch.page.expect_request("**/search"):
             watch.page.fill("#query", "copies of a shard")
             watch.page.press("#query", "Enter")
@@ -254,12 +255,7 @@ def test_a_question_asked_before_the_page_has_started_starts_it_once(
     lone = write_bundle(tmp_path / "lone", texts=[("x", "a lone shard", 1)])
     with running(tmp_path, others={"lone": lone}) as served:
         watch = Watch(browser, served)
-        held: list[Route] = []
-
-        def hold(route: Route) -> None:
-            held.append(route)
-
-        watch.page.route("**/collections", hold)
+        held = hold(watch, "**/collections")
         watch.page.reload()
         watch.page.fill("#query", "copies of a shard")
         for _ in range(3):

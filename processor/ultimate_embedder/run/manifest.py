@@ -31,7 +31,7 @@ from ..export.manifest_sections import (
 )
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
-from ..libraries import installed_versions
+from ..libraries import OF_A_BUNDLE, installed_versions
 from ..records import SparseInferenceRun
 from ..retrieval.quality import QualityCard
 from ..stages.dense_records import DenseBlock
@@ -42,16 +42,6 @@ from .retrieval import RerankImpossible, RetrievalOutcome
 from .token_lengths import token_lengths
 from .up_to_date import run_fingerprint
 
-_LIBRARIES = (
-    "ultimate-embedder",
-    "numpy",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "faiss-cpu",
-    "orjson",
-    "py-rust-stemmers",
-)
 TRUNCATED_CHUNKS_LISTED = 1000
 """Most chunks named one by one as cut; their count is always complete."""
 
@@ -362,7 +352,7 @@ def _environment(result: CollectionResult) -> Environment:
     return Environment(
         versions={
             "python": platform.python_version(),
-            **installed_versions(_LIBRARIES),
+            **installed_versions(OF_A_BUNDLE),
         },
         processor=machine.processor,
         instruction_set=" ".join(machine.instruction_sets),

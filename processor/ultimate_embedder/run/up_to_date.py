@@ -25,22 +25,10 @@ from ..export.manifest import Manifest
 from ..export.manifest_sections import Artifact, RerankNotRun, RerankRan
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
-from ..libraries import installed_versions
+from ..libraries import OF_A_BUNDLE, installed_versions
 
 _FACT_DIGITS = 16
 _RULES = 2  # raise it when the same input comes to give other bytes
-_LIBRARIES = (
-    "ultimate-embedder",
-    "numpy",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "onnxruntime",
-    "py-rust-stemmers",
-    "mmh3",
-    "faiss-cpu",
-    "orjson",
-)
 _ABSENT = "absent"
 _DECIDE_NOTHING = frozenset(
     {
@@ -103,7 +91,7 @@ def run_facts(
         if device == "cpu"
         else [config.gpu.base_batch_size, config.gpu.memory_cap_bytes],
         "dtype": dtype,
-        "libraries": installed_versions(_LIBRARIES),
+        "libraries": installed_versions(OF_A_BUNDLE),
         "instruction_sets": this_machine().instruction_sets,
     }
     settings = asdict(config)
