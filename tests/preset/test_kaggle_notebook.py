@@ -61,8 +61,8 @@ def kaggle_with_documents(root: Path) -> None:
     collection = root / "input" / "my-documents" / "documents" / "qdrant_ecosystem"
     for subdir, name in (
         ("guides", "docs/search-it.md"),
-        ("guides", "docs/kaggle.md"),
-        ("code", "processor/ultimate_embedder/errors.py"),
+        ("guides", "docs/qdrant.md"),  # on collections: the notebook asks about them
+        ("code", "processor/ultimate_embedder/hardware.py"),
     ):
         target = collection / subdir / Path(name).name
         target.parent.mkdir(parents=True, exist_ok=True)
