@@ -370,6 +370,39 @@ def test_the_keyboard_is_enough(watch: Watch) -> None:
     assert page.evaluate(focused) == first
 
 
+def test_words_still_being_written_when_the_page_starts_are_not_asked(
+    watch: Watch,
+) -> None:
+    held = hold(watch, "**/collections")
+    with watch.page.expect_request("**/collections"):
+        watch.page.reload()
+    watch.page.fill("#query", "copies of")
+    before = len(watch.requests)
+    for route in held:
+        route.continue_()
+    watch.page.locator("#subdir option").nth(1).wait_for(state="attached")
+    watch.ask("copies of a shard")
+    asked = [url for url in watch.requests[before:] if url.endswith("/search")]
+    assert len(asked) == 1
+    assert watch.titles("fused")
+
+
+def test_who_walks_over_chunks_keeps_a_place_when_a_newer_answer_comes(
+    watch: Watch,
+) -> None:
+    watch.ask("filter by payload")
+    held = hold(watch, "**/search")
+    with watch.page.expect_request("**/search"):
+        watch.page.press("#query", "Enter")
+    watch.page.press("#query", "ArrowDown")
+    watch.page.keyboard.press("ArrowDown")
+    with watch.page.expect_response("**/search"):
+        held[0].continue_()
+    expect(watch.page.locator("#status")).to_contain_text(" ms")
+    focused = "document.activeElement.dataset.id"
+    assert watch.page.evaluate(focused) == watch.titles("dense")[1]
+
+
 def test_hostile_text_stays_text(watch: Watch) -> None:
     query = "<script>document.title='owned'</script> shard copied <b>x</b>"
     watch.ask(query)

@@ -10,11 +10,27 @@ let chosen = null;
 
 export function show(found, collection, open) {
   const columns = STAGES.map((stage) => column(stage, found, collection, open));
+  const place = focusedPlace();
   byId("columns").replaceChildren(...columns);
   const present = STAGES.filter((stage) => found.rankings[stage]);
   choose(present.includes(chosen) ? chosen : found.stage);
   showTabs(found);
   drawLines();
+  if (place) focusAgain(place);
+}
+
+// Who had walked into the chunks stays there when a newer answer comes.
+function focusedPlace() {
+  const hit = document.activeElement;
+  if (!hit?.matches(".column .hit")) return null;
+  return { stage: hit.closest(".column").dataset.stage, id: hit.dataset.id };
+}
+
+function focusAgain({ stage, id }) {
+  const shown = [...document.querySelectorAll(".hit")].filter((hit) => hit.offsetParent);
+  const column = shown.filter((hit) => hit.closest(".column").dataset.stage === stage);
+  const there = column.find((hit) => hit.dataset.id === id) || column[0] || shown[0];
+  (there || byId("query")).focus();
 }
 
 export function clear() {

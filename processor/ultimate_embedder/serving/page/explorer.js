@@ -9,6 +9,7 @@ import { showQuality } from "./quality.js";
 let known = [];
 let running = null;
 let starting = null;
+let wanted = false; // asked for before the collections were known
 
 const collection = () => known.find((one) => one.name === byId("collection").value);
 
@@ -33,9 +34,10 @@ async function begin() {
     ...known.map((one) => element("option", {}, one.name)),
   );
   byId("collection-field").hidden = known.length < 2;
-  restore();
+  // Words still being written are not asked: Enter will, and one answer comes.
+  const again = restore();
   enter();
-  if (collection()) await ask();
+  if (collection() && (again || wanted)) await ask();
 }
 
 // What is asked stands behind the #, which no browser sends to a server.
@@ -44,6 +46,7 @@ function restore() {
   const name = asked.get("collection");
   if (known.some((one) => one.name === name)) byId("collection").value = name;
   byId("query").value ||= asked.get("query") || "";
+  return byId("query").value === asked.get("query");
 }
 
 function enter() {
@@ -91,7 +94,8 @@ function stop() {
 async function ask() {
   if (!byId("query").value.trim()) return;
   const chosen = collection();
-  if (!chosen) {
+  wanted = !chosen;
+  if (wanted) {
     await start();
     return;
   }
