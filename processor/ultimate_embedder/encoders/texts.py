@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import LongTexts
-from ..records import Float32Array, Int64Array, UInt32Array
+from ..records import Attended, Float32Array, Int64Array, UInt32Array
 from .protocols import AttentionEncoder, Frame, Role, Tokenised, Tokenizer
 from .windows import cut_ids, own_attention, pool_windows, share_out, window_ids
-
-Attended = tuple[UInt32Array, Float32Array]
-"""Token ids of a text and their [CLS] attention, both [length]."""
 
 _TEXTS_A_CALL = 64
 _PIECES_A_CALL = 64

@@ -27,7 +27,7 @@ class HashedFile:
 
     def __init__(self, path: Path) -> None:
         """Create `path`, or empty it. Raises `OSError`, here and in each method."""
-        self._stream = path.open("wb")
+        self._stream = path.open("wb", buffering=_BLOCK_BYTES)
         self._digest = hashlib.sha256()
         self.bytes_written = 0
 

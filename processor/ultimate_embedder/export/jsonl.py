@@ -103,11 +103,12 @@ def write_sparse(
     Raises:
         BundleError: a vector breaks the rules of `SparseVector`; names model and row.
     """
+    vectors = _sparse_rows(matrices, len(store))
     return _write_lines(
         path,
         (
-            dumps({"chunk_id": chunk.chunk_id, **_sparse_row(matrices, row)})
-            for row, chunk in enumerate(store)
+            dumps({"chunk_id": chunk.chunk_id, **found})
+            for chunk, found in zip(store, vectors, strict=True)
         ),
     )
 
@@ -130,12 +131,13 @@ def write_points(
 
     def lines() -> Iterator[bytes]:
         blocks: dict[str, Float32Array] = {}
-        for row, chunk in enumerate(store):
+        found = _sparse_rows(sparse, len(store))
+        for row, (chunk, terms) in enumerate(zip(store, found, strict=True)):
             place = row % BLOCK_ROWS
             if place == 0:
                 blocks = {key: checked_block(key, v, row) for key, v in dense.items()}
             vectors = {key: block[place] for key, block in blocks.items()}
-            yield _point_line(chunk, shape(chunk, vectors, _sparse_row(sparse, row)))
+            yield _point_line(chunk, shape(chunk, vectors, terms))
 
     return _write_lines(path, lines())
 
@@ -229,20 +231,45 @@ def _dense(vectors: Mapping[str, Any]) -> dict[str, Float32Array]:
     return {key: to_float32(numbers) for key, numbers in vectors.items()}
 
 
-def _sparse_row(matrices: Mapping[str, SparseMatrix], row: int) -> dict[str, Any]:
-    vectors = {}
-    for key, matrix in matrices.items():
-        vector = matrix[row]
-        if fault := sparse_fault(vector):
-            raise BundleError(
-                f"The sparse vector of model '{key}' in row {row} is damaged: {fault}.",
-                cure="Compute this model anew: --fresh.",
-            )
-        vectors[key] = {
-            "indices": np.ascontiguousarray(vector.indices, dtype=np.uint32),
-            "values": np.ascontiguousarray(vector.values, dtype=np.float32),
-        }
-    return vectors
+def _sparse_rows(
+    matrices: Mapping[str, SparseMatrix], rows: int
+) -> Iterator[dict[str, Any]]:
+    """Yield each row's vectors, looked at in blocks before they are written.
+
+    Raises:
+        BundleError: a vector breaks the rules of `SparseVector`; names model and row.
+    """
+    for start in range(0, rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, rows)
+        parts = {key: matrix.part(start, stop) for key, matrix in matrices.items()}
+        for key, part in parts.items():
+            _check_sparse(key, part, start)
+        bounds = {key: part.indptr.tolist() for key, part in parts.items()}
+        for place in range(stop - start):
+            row = {}
+            for key, part in parts.items():
+                first, beyond = bounds[key][place : place + 2]
+                row[key] = {
+                    "indices": part.indices[first:beyond],
+                    "values": part.values[first:beyond],
+                }
+            yield row
+
+
+def _check_sparse(key: str, part: SparseMatrix, first_row: int) -> None:
+    follows = np.ones(len(part.indices), dtype=bool)  # no row's first entry
+    heads = part.indptr[:-1]
+    follows[heads[heads < len(follows)]] = False
+    rising = part.indices[1:] > part.indices[:-1]
+    sound = rising[follows[1:]].all() and np.isfinite(part.values).all()
+    if sound and part.values.all():
+        return
+    faults = ((row, sparse_fault(vector)) for row, vector in enumerate(part, first_row))
+    row, fault = next((row, fault) for row, fault in faults if fault)
+    raise BundleError(
+        f"The sparse vector of model '{key}' in row {row} is damaged: {fault}.",
+        cure="Compute this model anew: --fresh.",
+    )
 
 
 def _qdrant_point(
@@ -293,6 +320,7 @@ def _rerank_line(record: Mapping[str, Any]) -> bytes:
 
 
 def _line(record: dict[str, Any], to_check: dict[str, Any]) -> bytes:
-    if place := non_finite_place(to_check):
+    line = dumps(record)  # writes what is not finite as null
+    if b"null" in line and (place := non_finite_place(to_check)):
         raise ValueError(f"{place} is not a finite number")
-    return dumps(record)
+    return line

@@ -150,7 +150,7 @@ class ChunkStore:
         return first.astype(np.int64)[inverse]
 
     def _record(self, row: int) -> bytes:
-        start, length = (int(figure) for figure in self._places[row])
+        start, length = self._places[row].tolist()
         return self._bytes[start : start + length]
 
     def _digest(self) -> str:

@@ -11,10 +11,11 @@ import hashlib
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from ..records import Chunk, Query
 from .masking import without_question
-from .questions import Kind, find_question
+from .questions import Kind, Question, find_question
 from .wording import units, word_count
 
 PROBES = 200
@@ -42,7 +43,7 @@ def draw_probes(
 
     `chunks` come in row order and are read once; memory is bounded by `count`.
     """
-    kept: dict[int, Probe | None] = {}  # by place; None: not to be drawn
+    kept: dict[int, _Asked | None] = {}  # by place; None: not to be drawn
     places: list[int] = []  # negated: the heap's top is the last place held
     capacity = max(1, _SPARE * max(count, PROBES))
     for row, (chunk, alone) in enumerate(_with_company(chunks)):
@@ -55,17 +56,33 @@ def draw_probes(
             continue
         if len(places) == capacity and place > -places[0]:
             continue
-        masked = without_question(chunk.text, question.text, question.span)
-        if word_count(masked[:_COUNTED]) < MIN_ANSWER_WORDS:
-            kept[place] = None  # no probe, but one more chunk that asks
-        else:
-            query = Query(f"probe-{place:016x}", question.text, (row,))
-            kept[place] = Probe(query, row, masked, question.kind)
+        kept[place] = _Asked(row, chunk.text, question)
         heapq.heappush(places, -place)
         if len(places) > capacity:
             del kept[-heapq.heappop(places)]
-    drawn = [kept[place] for place in sorted(kept)]
-    return [probe for probe in drawn if probe is not None][:count]
+    drawn = (_probe(place, kept[place]) for place in sorted(kept))
+    return list(islice((probe for probe in drawn if probe is not None), count))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A row, its text, and the question that it answers."""
+
+    row: int
+    text: str
+    question: Question
+
+
+def _probe(place: int, asked: _Asked | None) -> Probe | None:
+    """Return None where nobody asks alone, or what is left is too short to answer."""
+    if asked is None:
+        return None
+    question = asked.question
+    masked = without_question(asked.text, question.text, question.span)
+    if word_count(masked[:_COUNTED]) < MIN_ANSWER_WORDS:
+        return None
+    query = Query(f"probe-{place:016x}", question.text, (asked.row,))
+    return Probe(query, asked.row, masked, question.kind)
 
 
 def _with_company(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, bool]]:

@@ -93,6 +93,12 @@ class MatrixWriter:
             self._values.append(vector.values)
         self.append_rows(np.array([0, len(vector)]), vector.indices)
 
+    def extend(self, rows: SparseMatrix) -> None:
+        """Add rows with their values."""
+        if self._values is not None:
+            self._values.append(rows.values)
+        self.append_rows(rows.indptr, rows.indices)
+
     def append_rows(self, indptr: npt.ArrayLike, indices: npt.ArrayLike) -> None:
         """Add rows without their values; `indptr` counts from 0."""
         bounds = np.asarray(indptr, dtype=np.int64)

@@ -17,13 +17,13 @@ from ..config import RERANK_CANDIDATES, ModelConfig, PipelineConfig
 from ..encoders.attention_sparse import AttentionSparseEncoder
 from ..encoders.bm25 import Bm25Encoder
 from ..encoders.protocols import AttentionEncoder
-from ..encoders.texts import Attended, TextEncoder
+from ..encoders.texts import TextEncoder
 from ..errors import ModelNotAvailable
 from ..export.layout import BundleNames
 from ..intake.measure import MeasuredCollection, MeasuredModel
 from ..intake.queries import read_queries
 from ..models.manager import ModelSource
-from ..records import Float32Array, Query, SparseVector
+from ..records import Attended, Float32Array, Query, SparseVector
 from ..retrieval.fusion import FusionConfig
 from ..retrieval.indexes import DenseIndex, SparseIndex
 from ..retrieval.postings import Postings
@@ -348,10 +348,7 @@ class RetrievalRun:
 def _words_of(
     sharing: Sequence[AttentionSparseEncoder], weighted: Sequence[Attended]
 ) -> dict[str, list[SparseVector]]:
-    return {
-        words.name: [words.encode_attention(*pair) for pair in weighted]
-        for words in sharing
-    }
+    return {words.name: list(words.encode_rows(weighted)) for words in sharing}
 
 
 def _kind(result: SparseResult) -> str:

@@ -201,7 +201,7 @@ def _block(begun: _Begun, replies: list[BatchReply], seconds: float) -> DenseBlo
     records = begun.files.records()
     attention = None
     if job.attention is not None:
-        weights = np.memmap(job.attention, np.float32, mode="r")
+        weights = np.asarray(np.memmap(job.attention, np.float32, mode="r"))
         attention = TokenAttention(tokens, weights, over.first)
     stored = "dense" in task.outputs
     return DenseBlock(

@@ -240,11 +240,9 @@ class AttentionBuild:
             for first in range(0, len(store), _BATCH_CHUNKS):
                 started = time.perf_counter()
                 rows = range(first, min(first + _BATCH_CHUNKS, len(store)))
-                tokens = 0
-                for row in rows:
-                    ids, weights = self._attention.row(row)
-                    matrix.append(self._encoder.encode_attention(ids, weights))
-                    tokens += len(ids)
+                texts = [self._attention.row(row) for row in rows]
+                matrix.extend(self._encoder.encode_rows(texts))
+                tokens = sum(len(ids) for ids, _ in texts)
                 total += tokens
                 progress.batch(len(rows), tokens, time.perf_counter() - started)
         return {"tokens": total}

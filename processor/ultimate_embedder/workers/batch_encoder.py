@@ -85,8 +85,8 @@ class VectorFile:
         Raises:
             OSError: it is not there or cannot be written; so does `write`.
         """
-        self._file = PlacedFile(path)
         self._start = np.load(path, mmap_mode="r").offset
+        self._file = PlacedFile(path)
 
     def write(self, rows: Int64Array, vectors: Float32Array) -> None:
         """Put vectors [n, width] into some rows, and sync the file."""
