@@ -17,10 +17,10 @@ from ..records import Float32Array, Int64Array
 
 @dataclass(frozen=True, slots=True)
 class ScoredPairs:
-    """Scores in the order of the documents, and how they were computed.
+    """Scores in the order of a query's documents, and how they were computed.
 
     Shapes: `scores` float32 [documents]. `batch_size` is the largest batch that went
-    through.
+    through. `padded_tokens` are a query's share of its batches.
     """
 
     scores: Float32Array
@@ -42,13 +42,13 @@ class TimeIsUp(Exception):
 
 
 class CrossEncoderBatchExecutor:
-    """Scores one query against many documents, at most `batch_cap` pairs at a time.
+    """Scores queries against documents, at most `batch_cap` pairs at a time.
 
-    Pairs are sorted by token count, so that a batch holds little padding; scores come
-    back in the order of the documents. A batch that does not fit the device is done
-    again in halves; `Budget` says how batches grow back to the cap. `use` tells what is
-    known of the device: no batch is larger than planned for it, and no pair is tried
-    that is planned not to fit.
+    Pairs are sorted by token count, those of all queries of a call together, so that a
+    batch holds little padding; scores come back in the order of the documents. A batch
+    that does not fit the device is done again in halves; `Budget` says how batches grow
+    back to the cap. `use` tells what is known of the device: no batch is larger than
+    planned for it, and no pair is tried that is planned not to fit.
     """
 
     def __init__(
@@ -77,21 +77,37 @@ class CrossEncoderBatchExecutor:
         deadline: float | None = None,
         tell: Callable[[SmallerBatches], None] = lambda _: None,
     ) -> ScoredPairs:
-        """Return the score of each document; `deadline` is a reading of the clock.
+        """Return the score of each document of one query, as `score_together` does."""
+        (scored,) = self.score_together(
+            [(query, documents)], deadline=deadline, tell=tell
+        )
+        return scored
 
-        `tell` hears of every batch that did not fit.
+    def score_together(
+        self,
+        asked: Sequence[tuple[str, Sequence[str]]],
+        *,
+        deadline: float | None = None,
+        tell: Callable[[SmallerBatches], None] = lambda _: None,
+    ) -> list[ScoredPairs]:
+        """Return the scores of queries, each with its documents.
+
+        `deadline` is a reading of the clock; `tell` hears of every batch that did not
+        fit.
 
         Raises:
             TimeIsUp: the deadline passed before the last batch was begun.
-            DeviceOutOfMemory: one pair alone does not fit; `row` is its place.
+            DeviceOutOfMemory: one pair alone does not fit; `row` is its place among
+                all pairs.
             ModelError: the model gave something that is no finite number.
         """
-        pairs = [(query, document) for document in documents]
+        pairs = [(query, text) for query, texts in asked for text in texts]
         lengths = np.asarray(self.scorer.pair_lengths(pairs), dtype=np.int64)
         order = np.argsort(lengths, kind="stable")
         self._require_room(order, lengths)
         scores = np.empty(len(pairs), dtype=np.float32)
-        padded, largest, start = 0, 1, 0
+        shares = np.empty(len(pairs))  # of the positions computed
+        largest, start = 1, 0
         while start < len(order):
             if deadline is not None and self.clock() >= deadline:
                 raise TimeIsUp
@@ -105,19 +121,24 @@ class CrossEncoderBatchExecutor:
                 continue
             self._budget.succeeded(len(batch))
             scores[batch] = found
-            padded += self.scorer.padded_tokens(lengths[batch].tolist())
+            padded = self.scorer.padded_tokens(lengths[batch].tolist())
+            shares[batch] = padded / len(batch)
             largest, start = max(largest, len(batch)), start + len(batch)
         if not np.isfinite(scores).all():
             raise ModelError(
                 f"Reranker {self.scorer.name} gave a score that is no finite number.",
                 cure="Run it in float32, or choose another reranker.",
             )
-        return ScoredPairs(
-            scores=scores,
-            batch_size=largest,
-            tokens=int(lengths.sum()),
-            padded_tokens=padded,
-        )
+        ends = np.cumsum([len(texts) for _, texts in asked])
+        return [
+            ScoredPairs(
+                scores=scores[end - len(texts) : end],
+                batch_size=largest,
+                tokens=int(lengths[end - len(texts) : end].sum()),
+                padded_tokens=round(shares[end - len(texts) : end].sum()),
+            )
+            for (_, texts), end in zip(asked, ends.tolist(), strict=True)
+        ]
 
     def _require_room(self, order: Int64Array, lengths: Int64Array) -> None:
         """Refuse pairs of which the longest is planned not to fit.

@@ -31,6 +31,23 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A query, its candidates as fusion ranked them, and what gives a row's text."""
+
+    query: str
+    fused: RankedList
+    text: Callable[[int], str]
+
+    def first(self, count: int) -> RankedList:
+        """Return at most `count` candidates."""
+        return RankedList(self.fused.rows[:count], self.fused.scores[:count])
+
+    def texts(self, candidates: RankedList) -> list[str]:
+        """Return the texts of candidates."""
+        return [self.text(int(row)) for row in candidates.rows]
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
     """The candidates that were scored, by which model, and their scores."""
 
@@ -69,11 +86,34 @@ class FittingScorer:
         self._emit = emit
         self._open_fallback = fallback.open
 
+    def score_together(
+        self, asked: Sequence[Asked], collection: str
+    ) -> list[Fitted] | None:
+        """Return what `score` does of each query, their pairs in the same batches.
+
+        None: a pair alone does not fit, so that each query needs steps of its own.
+
+        Raises:
+            ModelError: the model failed.
+        """
+        count = self.config.candidates
+        candidates = [one.first(count) for one in asked]
+        texts = [
+            (one.query, one.texts(found))
+            for one, found in zip(asked, candidates, strict=True)
+        ]
+        try:
+            scored = self.executor.score_together(texts, tell=self._teller(collection))
+        except DeviceOutOfMemory:
+            return None
+        return [
+            Fitted(found, scores, self.config)
+            for found, scores in zip(candidates, scored, strict=True)
+        ]
+
     def score(
         self,
-        query: str,
-        fused: RankedList,
-        text: Callable[[int], str],
+        asked: Asked,
         chunk_id: Callable[[int], str],
         collection: str,
         deadline: float | None,
@@ -87,9 +127,9 @@ class FittingScorer:
         """
         count = self.config.candidates
         while True:
-            candidates = RankedList(fused.rows[:count], fused.scores[:count])
-            texts = [text(int(row)) for row in candidates.rows]
-            found = self._try(query, texts, collection, deadline)
+            candidates = asked.first(count)
+            texts = asked.texts(candidates)
+            found = self._try(asked.query, texts, collection, deadline)
             if isinstance(found, ScoredPairs):
                 return Fitted(candidates, found, self.config)
             fewer = max(self.config.top_k, len(candidates) // 2)
@@ -114,6 +154,16 @@ class FittingScorer:
         collection: str,
         deadline: float | None,
     ) -> ScoredPairs | _NoRoom:
+        try:
+            return self.executor.score(
+                query, texts, deadline=deadline, tell=self._teller(collection)
+            )
+        except DeviceOutOfMemory as error:
+            return _NoRoom(error.message, error.cure, error.row or 0)
+
+    def _teller(self, collection: str) -> Callable[[SmallerBatches], None]:
+        """Return what hears of batches that did not fit."""
+
         def smaller(batches: SmallerBatches) -> None:
             self.oom_retries += 1
             self._emit(
@@ -126,10 +176,7 @@ class FittingScorer:
             )
             self._stepped_down(f"batches of {batches.pairs} pairs", collection)
 
-        try:
-            return self.executor.score(query, texts, deadline=deadline, tell=smaller)
-        except DeviceOutOfMemory as error:
-            return _NoRoom(error.message, error.cure, error.row or 0)
+        return smaller
 
     def _take_fallback(self, open_fallback: OpenFallback, collection: str) -> None:
         self._open_fallback = None
