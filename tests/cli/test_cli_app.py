@@ -61,6 +61,8 @@ def test_each_command_has_help_that_names_debug(
     assert "--debug" in out
     assert "\x1b" not in out
     assert not re.search(r"<list|<str>|<path>|range>", out)
+    assert run(app, [*command.split(), "-h"]) == 0
+    assert capsys.readouterr().out == out
 
 
 def test_the_version_is_that_of_the_project(

@@ -35,36 +35,49 @@ def post(served: Running, body: dict, timeout: float = 30) -> httpx2.Response:
 
 
 @pytest.mark.parametrize(
-    ("body", "place"),
+    ("body", "said"),
     [
-        ({}, "query"),
-        ({"query": ""}, "query"),
-        ({"query": " \n\x1c"}, "query"),
-        ({"query": "x" * (MAX_QUERY_CHARACTERS + 1)}, "query"),
-        ({"query": 3}, "query"),
-        ({"query": "x", "top_k": 0}, "top_k"),
-        ({"query": "x", "top_k": MAX_TOP_K + 1}, "top_k"),
-        ({"query": "x", "rerank": "perhaps"}, "rerank"),
-        ({"query": "x", "rerank": 1}, "rerank"),
-        ({"query": "x", "top_k": "5"}, "top_k"),
-        ({"query": "x", "document": "y"}, "document"),
-        ({"query": "x", "filters": {f"k{n}": n for n in range(9)}}, "filters"),
+        ({}, "query: It is missing."),
+        ({"query": ""}, "query: It is empty."),
+        ({"query": " \n\x1c"}, "query: It is empty."),
+        (
+            {"query": "x" * (MAX_QUERY_CHARACTERS + 1)},
+            f"query: It has more than {MAX_QUERY_CHARACTERS} characters.",
+        ),
+        ({"query": 3}, "query: It is no text."),
+        ({"query": "x", "top_k": 0}, "top_k: It is less than 1."),
+        ({"query": "x", "top_k": MAX_TOP_K + 1}, f"top_k: It is more than {MAX_TOP_K}"),
+        ({"query": "x", "rerank": "perhaps"}, "rerank: It is neither true nor false."),
+        ({"query": "x", "rerank": 1}, "rerank: It is neither true nor false."),
+        ({"query": "x", "top_k": "5"}, "top_k: It is no whole number."),
+        ({"query": "x", "top_k": 1.5}, "top_k: It is no whole number."),
+        ({"query": "x", "top_k": None}, "top_k: It is no whole number."),
+        ({"query": "x", "document": "y"}, "document: There is no such field."),
+        ({"query": "x", "filters": [1]}, "filters: It is no object."),
+        (
+            {"query": "x", "filters": {f"k{n}": n for n in range(9)}},
+            "filters: It holds more than 8 entries.",
+        ),
         ({"query": "x", "filters": {"k": ["a"]}}, "filters.k: It is no text"),
         (
             {"query": "x", "filters": {"k\n": ["a"]}},
             "filters.k\N{REPLACEMENT CHARACTER}:",
         ),
-        ({"query": "x", "filters": {"k" * 9_000: 1}}, "filters.kkk"),
+        (
+            {"query": "x", "filters": {"k" * 9_000: 1}},
+            "filters: A name has more than 512 characters.",
+        ),
+        ({"query": "x", "filters": {"": 1}}, "filters: A name is empty."),
         ({"query": "x", "k" * 9_000: 1}, "kkk"),
     ],
 )
 def test_a_request_that_makes_no_sense_names_the_place(
-    client: TestClient, body: dict, place: str
+    client: TestClient, body: dict, said: str
 ) -> None:
     response = client.post("/search", json=body)
     assert response.status_code == 422
     error = response.json()["error"]
-    assert error.startswith(f"{place}")
+    assert error.startswith(said)
     assert "\n" not in error
     assert len(error) <= 500
     assert response.json()["cure"]

@@ -45,6 +45,7 @@ KEEP_NOTHING = frozenset(
 KEEP_WITH = {"evaluate": "--work-dir"}
 """Commands that can be resumed if they were given this option."""
 
+_HELP = {"help_option_names": ["--help", "-h"]}
 EPILOG = "--debug, with any command: show the traceback of an error."
 
 
@@ -79,7 +80,11 @@ def new_app(summary: str | None = None) -> typer.Typer:
     Rich's help cuts long option names short on a terminal of 80 columns.
     """
     return typer.Typer(
-        help=summary, epilog=EPILOG, add_completion=False, rich_markup_mode=None
+        help=summary,
+        epilog=EPILOG,
+        add_completion=False,
+        rich_markup_mode=None,
+        context_settings=_HELP,
     )
 
 
@@ -92,7 +97,11 @@ def register(
     text = inspect.cleandoc(function.__doc__ or "")
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
     app.command(
-        name, cls=ManyValuesCommand, help="\n\n".join(paragraphs), epilog=EPILOG
+        name,
+        cls=ManyValuesCommand,
+        help="\n\n".join(paragraphs),
+        epilog=EPILOG,
+        context_settings=_HELP,
     )(function)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -164,11 +165,16 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(
-            f"Port {port} of {host} cannot be listened on: {error.strerror}.",
+            f"Port {port} of {host} cannot be listened on: {_why(error)}.",
             cure="Choose another with --port; 0 takes a free one.",
         ) from error
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
+
+
+def _why(error: OSError) -> str:
+    """Return the system's words for an error; Python adds the address to them."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _run(

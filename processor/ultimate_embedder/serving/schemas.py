@@ -20,7 +20,7 @@ MAX_NAME_CHARACTERS = 512
 def _number(found: object) -> object:
     """Let what JSON Schema calls an integer through, 5.0 too, and no other type."""
     if isinstance(found, bool | str):
-        raise ValueError("a whole number is needed")
+        raise ValueError("It is no whole number")
     return found
 
 
