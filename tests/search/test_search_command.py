@@ -1,4 +1,4 @@
-"""The command: side by side for people, one JSON document for programs."""
+"""The command: a line for each chunk for people, one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,31 @@ def hashed_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "ManifestEncoders", lambda *_, **__: FakeEncoders())
 
 
-def test_all_four_rankings_stand_side_by_side_without_control_characters(
-    make_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
+def test_each_chunk_stands_once_with_its_place_in_all_four_rankings(
+    make_bundle: MakeBundle, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    path = make_bundle(rerank=RAN)
-    assert run_function(search, [str(path), QUERY, "--top-k", "4"]) == 0
-    out = capsys.readouterr().out
-    header = next(line for line in out.splitlines() if "rank" in line)
-    assert header.split() == ["rank", "dense", "sparse", "fused", "reranked"]
-    lines = [line for line in out.splitlines() if line.lstrip()[:1] in set("1234")]
-    assert lines[0].count(".md:chunk:0") == 4
+    arguments = [str(make_bundle(rerank=RAN)), QUERY, "--top-k", "4"]
+    assert run_function(search, [*arguments, "--json"]) == 0
+    rankings = json.loads(capfdbinary.readouterr().out)["rankings"]
+    assert run_function(search, arguments) == 0
+    out = capfdbinary.readouterr().out.decode()
+    title, header, *lines = out.split("\n\n")[0].splitlines()
+    assert title.startswith("docs, ")
+    assert header.split() == ["reranked", "fused", "sparse", "dense", "chunk"]
+    shown = {line.split()[-1]: line.split()[:-1] for line in lines}
+    assert len(shown) == len(lines)
+    found = {hit["chunk_id"]: hit for hits in rankings.values() for hit in hits}
+    assert {f"docs:{chunk}" for chunk in shown} == set(found)
+    best = [hit["chunk_id"] for hit in rankings["reranked"]]
+    assert [f"docs:{chunk}" for chunk in shown][:4] == best
+    for chunk, cells in shown.items():
+        expected: list[str] = []
+        for stage in header.split()[:-1]:
+            place = found[f"docs:{chunk}"]["stages"].get(stage)
+            told = ["-"] if place is None else [place["rank"], f"{place['score']:.4f}"]
+            expected += map(str, told)
+        assert cells == expected
+    assert any("-" in cells for cells in shown.values())
     assert "filter by payload" in out
     assert "\x1b" not in out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,7 +41,9 @@ def search(  # noqa: PLR0913 - each is an option
     ] = None,
     stage: Annotated[
         Literal["dense", "sparse", "fused", "reranked", "all"],
-        typer.Option(help="Which ranking; 'all' shows them side by side."),
+        typer.Option(
+            help="Which ranking; 'all' shows each chunk's place in every one."
+        ),
     ] = "all",
     rerank_model: Annotated[
         str | None,
@@ -139,16 +142,15 @@ def _document(
 
 
 def _show(found: dict[Stage, list[Hit]], title: str, style: Format) -> None:
-    """Write the rankings side by side, then the first texts of the last one."""
+    """Write a line for each chunk that a ranking lists, then the last one's texts."""
     if not any(found.values()):
         _print("Nothing was found.")
         return
-    length = max(len(hits) for hits in found.values())
+    stages = tuple(reversed(found))  # the ranking that orders the lines goes first
     rows = tuple(
-        (str(place + 1), *(_cell(hits, place) for hits in found.values()))
-        for place in range(length)
+        (*(_cell(hit, stage) for stage in stages), _name(hit)) for hit in _each(found)
     )
-    sheet = Sheet(title=title, columns=("rank", *found), rows=rows, numbers=("rank",))
+    sheet = Sheet(title=title, columns=(*stages, "chunk"), rows=rows, numbers=stages)
     show_sheet(sheet, style=style)
     last = next(hits for hits in reversed(found.values()) if hits)
     shown = last if len(found) == 1 else last[:_TEXTS_SHOWN]
@@ -158,12 +160,26 @@ def _show(found: dict[Stage, list[Hit]], title: str, style: Format) -> None:
             _print(f"   {_snippet(hit.text)}")
 
 
-def _cell(hits: list[Hit], place: int) -> str:
-    if place >= len(hits):
-        return "-"
-    hit = hits[place]
-    collection = f"{hit.metadata.get('collection', '')}:"
-    return f"{hit.score:8.4f}  {hit.chunk_id.removeprefix(collection)}"
+def _each(found: dict[Stage, list[Hit]]) -> list[Hit]:
+    """Return each chunk once: as the last ranking has them, then what it leaves out."""
+    last = next(reversed(found))
+
+    def order(hit: Hit) -> tuple[float, int]:
+        place = hit.stages.get(last)
+        return (math.inf if place is None else place.rank), hit.rank
+
+    hits = sorted((hit for hits in found.values() for hit in hits), key=order)
+    return list({hit.chunk_id: hit for hit in hits}.values())
+
+
+def _cell(hit: Hit, stage: Stage) -> str:
+    """Return a chunk's rank and score in a ranking, `-` where it is not listed."""
+    place = hit.stages.get(stage)
+    return "-" if place is None else f"{place.rank}  {place.score:8.4f}"
+
+
+def _name(hit: Hit) -> str:
+    return hit.chunk_id.removeprefix(f"{hit.metadata.get('collection', '')}:")
 
 
 def _snippet(text: str) -> str:
