@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from bundle_parts import export_bundle
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.ultimate_embedder.errors import BundleError
@@ -77,3 +79,27 @@ def test_a_file_is_hashed_as_it_is_written(tmp_path: Path) -> None:
         assert file.write(memoryview(b"de")) == 2
     assert path.read_bytes() == b"abcde"
     assert file.sha256 == file_sha256(path) == hashlib.sha256(b"abcde").hexdigest()
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(0, 700_000), max_size=12))
+def test_pieces_of_any_size_stand_in_the_order_they_came_in(sizes: list[int]) -> None:
+    pieces = [bytes([65 + place]) * size for place, size in enumerate(sizes)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "f"
+        with HashedFile(path) as file:
+            for piece in pieces:
+                file.write(piece)
+        assert path.read_bytes() == b"".join(pieces)
+    assert file.bytes_written == sum(sizes)
+    assert file.sha256 == hashlib.sha256(b"".join(pieces)).hexdigest()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("pieces", [1, 40])
+def test_a_full_disk_is_an_error_of_the_writer(pieces: int) -> None:
+    with pytest.raises(OSError, match="No space") as raised:  # noqa: SIM117
+        with HashedFile(Path("/dev/full")) as file:
+            for _ in range(pieces):
+                file.write(b"x" * 100_000)
+    assert raised.value.errno == errno.ENOSPC

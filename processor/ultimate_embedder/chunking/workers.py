@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -99,7 +101,19 @@ def _submitted(pool: ProcessPoolExecutor, task: Task) -> Future[Outcome]:
 
 def _start(job: ChunkJob) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _chunker.append(FileChunker(job))
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, and end too.
+
+    The pool does not: workers of a killed run would wait for files for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _chunk(document: Document, before: Entry | None) -> Outcome:

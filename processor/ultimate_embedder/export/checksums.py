@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -23,26 +24,54 @@ _UNESCAPES = {escaped: plain for plain, escaped in _ESCAPES.items()}
 
 
 class HashedFile:
-    """A new file: hashed as it is written, on the disk (fsync) when the block ends."""
+    """A new file: hashed as it is written, on the disk (fsync) when the block ends.
+
+    Blocks are hashed and written by a thread of its own while the next one is made;
+    both let go of Python's lock.
+    """
 
     def __init__(self, path: Path) -> None:
         """Create `path`, or empty it. Raises `OSError`, here and in each method."""
-        self._stream = path.open("wb", buffering=_BLOCK_BYTES)
+        self._stream = path.open("wb", buffering=0)
         self._digest = hashlib.sha256()
+        self._held: list[bytes | memoryview] = []
+        self._held_bytes = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="export")
+        self._under_way: Future[None] | None = None
         self.bytes_written = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append `data` and return its length in bytes."""
+        """Append `data`, not to be changed later, and return its length in bytes."""
         size = data.nbytes if isinstance(data, memoryview) else len(data)
-        self._digest.update(data)
-        self._stream.write(data)
+        self._held.append(data)
+        self._held_bytes += size
         self.bytes_written += size
+        if self._held_bytes >= _BLOCK_BYTES:
+            self._hand_over()
         return size
 
     @property
     def sha256(self) -> str:
-        """The digest of what was written so far, in hex."""
+        """The digest of the closed file, in hex."""
         return self._digest.hexdigest()
+
+    def _hand_over(self) -> None:
+        """Have what is held written, once the block before is; one at a time."""
+        self._wait()
+        block = b"".join(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        self._under_way = self._thread.submit(self._put, block)
+
+    def _put(self, block: bytes) -> None:
+        self._digest.update(block)
+        left = memoryview(block)
+        while left:
+            left = left[self._stream.write(left) :]
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
 
     def __enter__(self) -> HashedFile:
         return self
@@ -53,9 +82,10 @@ class HashedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._stream:
+        with self._stream, self._thread:
             if kind is None:
-                self._stream.flush()
+                self._hand_over()
+                self._wait()
                 os.fsync(self._stream.fileno())
 
 
