@@ -258,6 +258,79 @@ def test_word_files_give_insertions_and_controls_and_no_deletions() -> None:
     assert text == "first\n\nplain, inserted\tcontrolled"
 
 
+NOTE_REFERENCE = "<w:r {}><w:footnoteReference w:id='2'/></w:r>"
+BOX = (
+    "<w:txbxContent><w:p><w:r><w:t>in a {}</w:t></w:r></w:p><w:tbl><w:tblPr/>"
+    "<w:tblGrid/><w:tr><w:tc><w:p><w:r><w:t>boxed cell</w:t></w:r></w:p></w:tc></w:tr>"
+    "</w:tbl></w:txbxContent>"
+)
+
+
+def _with_notes(document, kind: str, notes: str) -> None:
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+
+    types = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    content = f"<w:{kind} {W}>{notes}</w:{kind}>".encode()
+    form = f"application/vnd.openxmlformats-officedocument.wordprocessingml.{kind}+xml"
+    place, package = PackURI(f"/word/{kind}.xml"), document.part.package
+    document.part.relate_to(Part(place, form, content, package), f"{types}/{kind}")
+
+
+def test_word_files_give_notes_behind_the_block_that_refers_to_them() -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    paragraph = document.add_paragraph("claimed")
+    reference = NOTE_REFERENCE.format(W)
+    paragraph._p.append(docx.oxml.parse_xml(reference))
+    document.add_paragraph("later")
+    cell = document.add_table(1, 1).cell(0, 0)
+    cell.text = "figure"
+    in_cell = reference.replace("footnote", "endnote").replace("'2'", "'1'")
+    cell.paragraphs[0]._p.append(docx.oxml.parse_xml(in_cell))
+    gone = f"<w:del {W} w:id='1'>{NOTE_REFERENCE.format('')}</w:del>"
+    document.add_paragraph("end")._p.append(docx.oxml.parse_xml(gone))
+    said = "<w:p><w:r><w:footnoteRef/><w:t> proved by {}</w:t></w:r></w:p>"
+    separator = f"<w:footnote w:id='0' w:type='separator'>{said}</w:footnote>"
+    unused = f"<w:footnote w:id='3'>{said.format('nobody')}</w:footnote>"
+    notes = f"<w:footnote w:id='2'>{said.format('trial') * 2}</w:footnote>"
+    _with_notes(document, "footnotes", separator + notes + unused)
+    endnote = f"<w:endnote w:id='1'>{said.format('count')}</w:endnote>"
+    _with_notes(document, "endnotes", endnote)
+    text = office.read_docx(_saved(document)).text
+    assert text == (
+        "claimed[^2]\n\n[^2]: proved by trial proved by trial\n\nlater\n\n"
+        "| figure[^e1] |\n\n[^e1]: proved by count\n\nend"
+    )
+
+
+def test_word_files_give_text_boxes_once_and_formulas() -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    drawn = f"<w:drawing><shape>{BOX.format('shape')}</shape></w:drawing>"
+    older = f"<w:pict><box>{BOX.format('shape')}</box></w:pict>"
+    both = (
+        "<mc:AlternateContent xmlns:mc='http://schemas.openxmlformats.org/"
+        f"markup-compatibility/2006'><mc:Choice>{drawn}</mc:Choice>"
+        f"<mc:Fallback>{older}</mc:Fallback></mc:AlternateContent>"
+    )
+    formula = (
+        "<m:oMath xmlns:m='http://schemas.openxmlformats.org/officeDocument/2006/math'>"
+        "<m:r><m:t>E=m</m:t></m:r><m:sSup><m:e><m:r><m:t>c</m:t></m:r></m:e><m:sup>"
+        "<m:r><m:t>2</m:t></m:r></m:sup></m:sSup></m:oMath>"
+    )
+    paragraph = document.add_paragraph("as in ")
+    for xml in (formula, f"<w:r {W}>{both}</w:r>"):
+        paragraph._p.append(docx.oxml.parse_xml(xml))
+    old = document.add_paragraph("before")._p
+    old.append(docx.oxml.parse_xml(f"<w:r {W}>{older.replace('shape', 'frame')}</w:r>"))
+    text = office.read_docx(_saved(document)).text
+    assert text == (
+        "as in E=mc2\n\nin a shape\n\n| boxed cell |\n\nbefore\n\nin a frame\n\n"
+        "| boxed cell |"
+    )
+
+
 def test_word_tables_give_nested_ones_and_merged_cells_once() -> None:
     docx = pytest.importorskip("docx")
     document = docx.Document()

@@ -20,7 +20,7 @@ from .splitter import Span, split
 from .structure import CODE, LIST, PROSE, TABLE, Structure
 from .tokens import TokenCounter
 
-CHUNKER_VERSION = "v5.2"
+CHUNKER_VERSION = "v5.3"
 PATH_SEPARATOR = " > "
 
 _FORMULA = re.compile(r"\$\$|\\\(|\\\[|\\begin\{(?:equation|align|math)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
@@ -83,20 +83,45 @@ def _table(rows: Iterable[Iterable[object]]) -> str:
 
 
 def read_docx(data: bytes) -> SourceText:
-    """Return headings, paragraphs and tables of a Word file, in their order."""
+    """Return headings, paragraphs and tables of a Word file, in their order.
+
+    Notes and text boxes follow the block that refers to them.
+    """
     with _optional("Word"):
         import docx
-        from docx.text.paragraph import Paragraph
     with _damaged("Word"):
         _check_unpacked_size(data)
         document = docx.Document(io.BytesIO(data))
-        parts = [
-            _table(word.rows(item))
-            if item.tag == word.TABLE
-            else _paragraph(word.text(item), Paragraph(item, document).style)
-            for item in word.blocks(document.element.body)
-        ]
+        notes = dict(_notes(document.part))
+        parts = list(_word_parts(document.element.body, document, notes))
     return _source(parts, "the Word file holds no text")
+
+
+def _notes(part: Any) -> Iterator[tuple[str, str]]:
+    """Yield the marks and texts of foot- and endnotes."""
+    from docx.opc.constants import RELATIONSHIP_TYPE
+    from docx.oxml import parse_xml
+
+    kinds = {RELATIONSHIP_TYPE.FOOTNOTES: False, RELATIONSHIP_TYPE.ENDNOTES: True}
+    for relation in part.rels.values():
+        if relation.reltype in kinds and not relation.is_external:
+            root = parse_xml(relation.target_part.blob)
+            yield from word.notes(root, endnotes=kinds[relation.reltype])
+
+
+def _word_parts(element: Any, document: Any, notes: Mapping[str, str]) -> Iterator[str]:
+    from docx.text.paragraph import Paragraph
+
+    for item in word.blocks(element):
+        if item.tag == word.TABLE:
+            yield _table(word.rows(item))
+        else:
+            yield _paragraph(word.text(item), Paragraph(item, document).style)
+        for mark in word.marks(item):
+            if mark in notes:
+                yield f"[^{mark}]: {notes[mark]}"
+        for box in word.boxes(item):
+            yield from _word_parts(box, document, notes)
 
 
 def _paragraph(text: str, style: Any) -> str:
