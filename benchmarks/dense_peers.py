@@ -88,7 +88,7 @@ class Ours:
         offsets, sparse = self.tokens.offsets, self.sparse()
         for row in range(len(self.tokens)):
             part = slice(offsets[row], offsets[row + 1])
-            sparse.encode_attention(self.tokens.ids[part], weights[part])
+            sparse.encode_rows([(self.tokens.ids[part], weights[part])])
         return vectors
 
     def _run(self, outputs: tuple[Output, ...]) -> Float32Array:

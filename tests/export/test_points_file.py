@@ -211,6 +211,29 @@ def test_a_sparse_vector_that_breaks_a_rule_is_refused(
         jsonl.write_sparse(tmp_path / "s", make_store(2), {BM25: matrix})
 
 
+@pytest.mark.parametrize("row", [0, 1023, 1024, 1029])
+def test_a_damaged_sparse_vector_is_named_by_its_row_in_any_block(
+    tmp_path: Path, row: int
+) -> None:
+    rows = 1030
+    values = np.ones(2 * rows, dtype=np.float32)
+    values[2 * row + 1] = math.nan
+    bounds = np.arange(0, 2 * rows + 1, 2)
+    matrix = SparseMatrix(bounds, np.tile(np.array([1, 2], np.uint32), rows), values)
+    with pytest.raises(BundleError, match=f"row {row} is damaged: .*finite"):
+        jsonl.write_sparse(tmp_path / "s", make_store(rows), {BM25: matrix})
+
+
+@pytest.mark.parametrize("bounds", [[0, 5, 3, 6], [0, 3]])
+def test_sparse_bounds_that_are_no_rows_are_refused(
+    tmp_path: Path, bounds: list[int]
+) -> None:
+    ids = np.array([1, 2, 3, 4, 5, 6], dtype=np.uint32)
+    matrix = SparseMatrix(np.array(bounds), ids, np.ones(6, dtype=np.float32))
+    with pytest.raises(BundleError, match=r"qdrant-bm25.*rows 0 to 2"):
+        jsonl.write_sparse(tmp_path / "s", make_store(3), {"qdrant-bm25": matrix})
+
+
 def test_memory_mapped_and_strided_vectors_are_written_alike(tmp_path: Path) -> None:
     store, vectors = make_store(7), unit_vectors(7, 6)
     np.save(tmp_path / "v.npy", vectors)

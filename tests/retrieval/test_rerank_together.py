@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -116,11 +117,26 @@ def test_pairs_of_like_length_share_a_batch_whoever_asked() -> None:
     assert sum(padded) < sum(one.padded_tokens for one in apart)
 
 
-def test_time_is_shared_and_adds_up() -> None:
-    result, told = rerank(Device("cuda:0"), ASKED)
-    for header, one in zip(result.headers, told, strict=True):
-        assert header.latency_ms == pytest.approx(one.seconds * 1000)
-        assert header.latency_ms > 0
+class SlowDevice(Device):
+    """Takes a while for each position that is computed."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
+        time.sleep(self.padded_tokens(self.pair_lengths(pairs)) / 10_000)
+        return super().score(pairs)
+
+
+def test_queries_share_the_time_by_what_was_computed_for_them() -> None:
+    few = ASKED[:12]
+    begun = time.perf_counter()
+    result, told = rerank(SlowDevice("cuda:0"), few)
+    wall = time.perf_counter() - begun
+    latencies = [header.latency_ms / 1000 for header in result.headers]
+    assert latencies == pytest.approx([one.seconds for one in told])
+    asleep = sum(one.padded_tokens for one in told) / 10_000
+    assert asleep * 0.9 <= sum(latencies) <= wall
+    a_position = [one.seconds / one.padded_tokens for one in told]
+    assert a_position == pytest.approx([a_position[0]] * len(few))
+    assert max(latencies) > min(latencies)
 
 
 def test_a_pair_without_room_costs_its_own_query_alone_some_candidates() -> None:

@@ -403,6 +403,51 @@ def test_who_walks_over_chunks_keeps_a_place_when_a_newer_answer_comes(
     assert watch.page.evaluate(focused) == watch.titles("dense")[1]
 
 
+def test_who_opened_a_chunk_is_back_at_it_though_a_newer_answer_came(
+    watch: Watch,
+) -> None:
+    watch.ask("filter by payload")
+    held = hold(watch, "**/search")
+    with watch.page.expect_request("**/search"):
+        watch.page.press("#query", "Enter")
+    watch.page.locator(".column[data-stage=fused] .hit").nth(1).click()
+    with watch.page.expect_response("**/search"):
+        held[0].continue_()
+    expect(watch.page.locator("#status")).to_contain_text(" ms")
+    watch.page.keyboard.press("Escape")
+    expect(watch.page.locator("#detail")).to_be_hidden()
+    opened = watch.titles("fused")[1]
+    there = watch.page.locator(".column[data-stage=fused] .hit:focus")
+    expect(there).to_have_attribute("data-id", opened)
+
+
+def test_after_a_failure_who_walked_over_chunks_is_at_the_question(
+    watch: Watch,
+) -> None:
+    watch.ask("filter by payload")
+    watch.page.press("#query", "ArrowDown")
+    watch.page.route("**/search", lambda route: route.abort())
+    watch.page.evaluate("document.getElementById('ask').requestSubmit()")
+    watch.page.locator("#problem").wait_for()
+    assert watch.page.evaluate("document.activeElement.id") == "query"
+
+
+def test_a_changed_setting_asks_nothing_before_the_page_has_started(
+    watch: Watch,
+) -> None:
+    held = hold(watch, "**/collections")
+    with watch.page.expect_request("**/collections"):
+        watch.page.reload()
+    watch.page.fill("#query", "copies of")
+    watch.page.select_option("#top-k", "20")
+    before = len(watch.requests)
+    for route in held:
+        route.continue_()
+    watch.page.locator("#subdir option").nth(1).wait_for(state="attached")
+    watch.page.wait_for_timeout(200)
+    assert not [url for url in watch.requests[before:] if url.endswith("/search")]
+
+
 def test_hostile_text_stays_text(watch: Watch) -> None:
     query = "<script>document.title='owned'</script> shard copied <b>x</b>"
     watch.ask(query)

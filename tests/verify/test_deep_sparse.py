@@ -247,7 +247,7 @@ def test_attention_vectors_are_repeated_by_the_embedded_model(
         dense, attended = texts.vectors_and_attention([chunk.text for chunk in store])
         dtype = encoder.dtype
     sparse = AttentionSparseEncoder(tokenizer.backend)
-    vectors = [sparse.encode_attention(*one) for one in attended]
+    vectors = list(sparse.encode_rows(attended))
     said = {"dtype": dtype, "long_texts": "windows"}
     whole = {BM25: bm25_vectors(store), ATTENTION: vectors}
     bundle = export(tmp_path, store, dense, whole, **said)

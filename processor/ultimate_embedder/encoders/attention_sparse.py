@@ -43,7 +43,8 @@ class AttentionSparseEncoder:
     """A `SparseEncoder` for a WordPiece model; queries need its tokenizer alone.
 
     `attend` is asked by `encode_documents`; a collection whose attention is on disk
-    goes through `encode_attention` and needs none.
+    goes through `encode_rows` and needs none. One
+    thread at a time.
     """
 
     def __init__(
@@ -65,19 +66,12 @@ class AttentionSparseEncoder:
         self._attend = attend
         self._pieces = WordPieces(vocabulary, name)
 
-    def encode_attention(self, ids: UInt32Array, weights: Float32Array) -> SparseVector:
-        """Return the vector of a text from its token ids and their attention.
-
-        Raises:
-            ModelError: the lengths differ or an attention is not finite.
-        """
-        return self.encode_rows([(ids, weights)])[0]
-
     def encode_rows(self, texts: Sequence[Attended]) -> SparseMatrix:
         """Return the vectors of texts, each its token ids and their attention.
 
         Raises:
-            ModelError: lengths differ or an attention is not finite.
+            ModelError: lengths differ, an attention is not finite, or a token is not in
+                the vocabulary.
         """
         for ids, weights in texts:
             if len(ids) != len(weights):

@@ -19,7 +19,10 @@ _FIRST_ALIAS = 1 << 32  # above all ids: a stem whose id another stem took
 
 
 class StemTokens:
-    """Stem -> token: its id, or an alias where the id belongs to another stem."""
+    """Stem -> token: its id, or an alias where the id belongs to another stem.
+
+    One thread at a time.
+    """
 
     def __init__(self) -> None:
         self._owner: dict[int, str] = {}

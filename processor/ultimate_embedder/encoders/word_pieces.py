@@ -40,7 +40,7 @@ class Words:
 
 
 class WordPieces:
-    """What the pieces of one WordPiece vocabulary make."""
+    """What the pieces of one WordPiece vocabulary make. One thread at a time."""
 
     def __init__(self, vocabulary: Tokenizer, name: str) -> None:
         """Take the vocabulary of the sparse model `name`.

@@ -243,7 +243,7 @@ def _sparse_rows(
         stop = min(start + BLOCK_ROWS, rows)
         parts = {key: matrix.part(start, stop) for key, matrix in matrices.items()}
         for key, part in parts.items():
-            _check_sparse(key, part, start)
+            _check_sparse(key, part, start, stop - start)
         bounds = {key: part.indptr.tolist() for key, part in parts.items()}
         for place in range(stop - start):
             row = {}
@@ -256,7 +256,13 @@ def _sparse_rows(
             yield row
 
 
-def _check_sparse(key: str, part: SparseMatrix, first_row: int) -> None:
+def _check_sparse(key: str, part: SparseMatrix, first_row: int, rows: int) -> None:
+    if len(part) != rows or (np.diff(part.indptr) < 0).any():
+        raise BundleError(
+            f"The sparse vectors of model '{key}' are damaged: their bounds do not "
+            f"give rows {first_row} to {first_row + rows - 1}.",
+            cure="Compute this model anew: --fresh.",
+        )
     follows = np.ones(len(part.indices), dtype=bool)  # no row's first entry
     heads = part.indptr[:-1]
     follows[heads[heads < len(follows)]] = False

@@ -39,7 +39,7 @@ from .fusion import QueryRankings
 from .rerank_fitting import Asked, Fallback, Fitted, FittingScorer
 
 TIMEOUT = "timeout"
-_BATCHES_TOGETHER = 32  # sorted over so many, padding is 3 % where it was 25 %
+_PAIRS_TOGETHER = 1024  # sorted over so many, padding is 3 % where it was 25 %
 _NO_FALLBACK = Fallback()
 
 
@@ -109,7 +109,8 @@ class RerankPipeline:
     """Reranks fused candidates.
 
     On a CPU queries go one by one. On a GPU some share their batches, where pairs of
-    like length stand together, and each has an equal part of the time.
+    like length stand together, and each has a part of the time by the positions
+    computed for its pairs.
 
     `redact_key` set: records and headers hold HMAC-SHA256 of the query under that key
     instead of its text. `timeout_seconds` bounds the stage: the queries that are not
@@ -217,14 +218,17 @@ class RerankPipeline:
         """
         begun = time.perf_counter()
         together = self._together(block, store, collection)
-        share = (time.perf_counter() - begun) / len(block)
-        for place, found in enumerate(block):
+        seconds = time.perf_counter() - begun
+        if together is not None:
+            positions = [one.scored.padded_tokens for one in together]
+            whole = sum(positions) or 1
+            for found, fitted, part in zip(block, together, positions, strict=True):
+                yield found, fitted, seconds * part / whole
+            return
+        for found in block:
             begun = time.perf_counter()
-            if together is None:
-                fitted = self._alone(found, store, collection, deadline)
-            else:
-                fitted = together[place]
-            yield found, fitted, share + time.perf_counter() - begun
+            fitted = self._alone(found, store, collection, deadline)
+            yield found, fitted, time.perf_counter() - begun + seconds / len(block)
 
     def _queries_together(self) -> int:
         """Return how many queries share batches: one where pairs go one by one.
@@ -235,8 +239,7 @@ class RerankPipeline:
         executor = self._fitting.executor
         if executor.scorer.device == "cpu" or self._timeout_seconds is not None:
             return 1
-        pairs = _BATCHES_TOGETHER * executor.batch_cap
-        return max(1, pairs // self._fitting.config.candidates)
+        return max(1, _PAIRS_TOGETHER // self._fitting.config.candidates)
 
     def _together(
         self, block: Sequence[QueryRankings], store: ChunkRows, collection: str

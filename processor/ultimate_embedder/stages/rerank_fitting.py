@@ -91,7 +91,8 @@ class FittingScorer:
     ) -> list[Fitted] | None:
         """Return what `score` does of each query, their pairs in the same batches.
 
-        None: a pair alone does not fit, so that each query needs steps of its own.
+        None: a pair alone does not fit, so that each query needs steps of its own. What
+        was scored until then is known to a scorer that keeps scores.
 
         Raises:
             ModelError: the model failed.

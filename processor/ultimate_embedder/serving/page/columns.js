@@ -7,23 +7,29 @@ const SNIPPET = 220;
 const narrow = matchMedia("(max-width: 900px)");
 
 let chosen = null;
+let opener = null; // the chunk whose text was opened last
 
 export function show(found, collection, open) {
   const columns = STAGES.map((stage) => column(stage, found, collection, open));
-  const place = focusedPlace();
+  const keepFocus = focusKeeper();
   byId("columns").replaceChildren(...columns);
   const present = STAGES.filter((stage) => found.rankings[stage]);
   choose(present.includes(chosen) ? chosen : found.stage);
   showTabs(found);
   drawLines();
-  if (place) focusAgain(place);
+  keepFocus();
 }
 
-// Who had walked into the chunks stays there when a newer answer comes.
-function focusedPlace() {
-  const hit = document.activeElement;
-  if (!hit?.matches(".column .hit")) return null;
-  return { stage: hit.closest(".column").dataset.stage, id: hit.dataset.id };
+// Who had walked into the chunks, or opened one, has a place there afterwards too.
+function focusKeeper() {
+  const detail = byId("detail");
+  const hit = detail.open ? opener : document.activeElement;
+  if (!hit?.matches(".column .hit")) return () => {};
+  const place = { stage: hit.closest(".column").dataset.stage, id: hit.dataset.id };
+  return () => {
+    if (!detail.open) focusAgain(place);
+    else detail.addEventListener("close", () => focusAgain(place), { once: true });
+  };
 }
 
 function focusAgain({ stage, id }) {
@@ -34,9 +40,11 @@ function focusAgain({ stage, id }) {
 }
 
 export function clear() {
+  const keepFocus = focusKeeper();
   byId("columns").replaceChildren();
   byId("lines").replaceChildren();
   byId("tabs").hidden = true;
+  keepFocus();
 }
 
 function column(stage, found, collection, open) {
@@ -79,7 +87,10 @@ function card(hit, stage, open) {
     element("span", { class: "title" }, titleOf(hit)),
     element("span", { class: "snippet" }, ...snippet(hit)),
   );
-  made.addEventListener("click", () => open(hit));
+  made.addEventListener("click", () => {
+    opener = made;
+    open(hit);
+  });
   for (const name of ["mouseenter", "focus"]) {
     made.addEventListener(name, () => follow(hit.chunk_id));
   }

@@ -9,7 +9,7 @@ import { showQuality } from "./quality.js";
 let known = [];
 let running = null;
 let starting = null;
-let wanted = false; // asked for before the collections were known
+let wanted = false; // a question was asked, maybe before the collections were known
 
 const collection = () => known.find((one) => one.name === byId("collection").value);
 
@@ -94,8 +94,7 @@ function stop() {
 async function ask() {
   if (!byId("query").value.trim()) return;
   const chosen = collection();
-  wanted = !chosen;
-  if (wanted) {
+  if (!chosen) {
     await start();
     return;
   }
@@ -139,6 +138,7 @@ function report(problem) {
 
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
+  wanted = true;
   ask();
 });
 byId("token-form").addEventListener("submit", (event) => {
