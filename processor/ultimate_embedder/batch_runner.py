@@ -21,7 +21,7 @@ from .config import (
     PipelineConfig,
     RerankingConfig,
 )
-from .devices import resolve_devices, resolve_one
+from .devices import resolve_devices, resolve_one, unusable_cards
 from .disk_space import require_writable
 from .encoders.protocols import PairScorer
 from .errors import (
@@ -233,6 +233,9 @@ class BatchRunner:
             require_replaceable(config.output_dir / folder.name)
         require_room(config, folders, self._work_root)
         own_parts = self._given_parts is None
+        if own_parts and parts.device == "cpu" and config.gpu.backend != "cpu":
+            for reason in unusable_cards():
+                self._warn(f"The CPU is used: {reason}")
         return usable_models(config, parts.models, self._warn, reranker=own_parts)
 
     def _warn(self, message: str) -> None:

@@ -8,7 +8,11 @@ from .config import KaggleGPUConfig
 from .errors import UsageError
 from .hardware import this_machine
 
-_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+_DRIVER_SIGNS = (
+    Path("/proc/driver/nvidia/version"),
+    Path("/dev/nvidiactl"),  # in sandboxes that show no driver in /proc
+    Path("/dev/dxg"),  # WSL 2
+)
 _CUDA = "cuda"
 _NO_CHOICE = ("auto", "pytorch")  # the earlier design names a library here
 
@@ -42,10 +46,7 @@ def resolve_one(device: str, option: str) -> str:
     wanted = f"{_CUDA}:0" if device == _CUDA else device
     found = _cuda_devices()
     if wanted not in found:
-        raise UsageError(
-            f"There is no {wanted} here; found: {', '.join(found) or 'none'}.",
-            cure=f"Choose {option} cpu.",
-        )
+        raise _not_here(wanted, found, cure=f"Choose {option} cpu.")
     return wanted
 
 
@@ -57,18 +58,36 @@ def _chosen(gpu: KaggleGPUConfig, found: tuple[str, ...]) -> tuple[str, ...]:
     wanted = gpu.devices or found
     missing = [device for device in wanted if device not in found]
     if missing or not wanted:
-        raise UsageError(
-            f"There is no {', '.join(missing) or 'CUDA device'} here; found: "
-            f"{', '.join(found) or 'none'}.",
-            cure="Choose --device cpu or auto.",
-        )
+        named = ", ".join(missing) or "CUDA device"
+        raise _not_here(named, found, cure="Choose --device cpu or auto.")
     return wanted
+
+
+def _not_here(what: str, found: tuple[str, ...], *, cure: str) -> UsageError:
+    unusable = "".join(f" {line}" for line in unusable_cards())
+    return UsageError(
+        f"There is no {what} here; found: {', '.join(found) or 'none'}.{unusable}",
+        cure=cure,
+    )
+
+
+def unusable_cards() -> tuple[str, ...]:
+    """Return a sentence for each card that the driver shows and torch cannot use."""
+    if not _has_driver():
+        return ()
+    from .encoders.cuda_cards import unusable
+
+    return unusable()
 
 
 def _cuda_devices() -> tuple[str, ...]:
     """Ask torch only where there is a driver: importing it takes seconds."""
-    if not _NVIDIA_DRIVER.exists():
+    if not _has_driver():
         return ()
-    from .encoders.dense_torch import cuda_device_count
+    from .encoders.cuda_cards import usable
 
-    return tuple(f"{_CUDA}:{number}" for number in range(cuda_device_count()))
+    return tuple(f"{_CUDA}:{number}" for number in usable())
+
+
+def _has_driver() -> bool:
+    return any(sign.exists() for sign in _DRIVER_SIGNS)

@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
 from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.dense_torch import TorchDenseEncoder
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.errors import ModelError, ModelMismatch
@@ -104,6 +105,31 @@ def test_attention_is_that_of_an_eager_model(
         expected = last[0].mean(dim=0)[0].numpy()
         np.testing.assert_allclose(attention, expected, atol=tolerance)
         assert attention.sum() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_in_the_passes_of_a_gpu_attention_costs_one_projection_a_batch(
+    encoder: AttentionEncoder,
+    manager: ModelManager,
+    minilm: ModelConfig,
+    tokenizer: HubTokenizer,
+    fitting: list[str],
+) -> None:
+    ids = tokenizer.encode(fitting[:20], "document").ids
+    expected_vectors, expected = encoder.encode_with_attention(ids)
+    model = AutoModel.from_pretrained(manager.locate(minilm).path, dtype=torch.float32)
+    gpu = TorchDenseEncoder(
+        model.eval(), minilm, device="cpu", dtype="float32", as_gpu=True
+    )
+    calls: list[torch.Size] = []
+    key = model.encoder.layer[-1].attention.self.key
+    key.register_forward_hook(lambda *of: calls.append(of[-1].shape))
+    vectors, attention = gpu.encode_with_attention(ids)
+    assert [shape[0] for shape in calls] == [len(ids)] * 2  # of the pass, and ours
+    assert vectors.tobytes() == gpu.encode(ids).tobytes()
+    assert (vectors * expected_vectors).sum(axis=1).min() >= 0.9995
+    for row, mine, other in zip(ids, attention, expected, strict=True):
+        assert len(mine) == len(row)
+        np.testing.assert_allclose(mine, other, atol=2e-2)
 
 
 def test_another_width_than_the_registrys_is_refused(

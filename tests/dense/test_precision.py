@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.encoders.dense_torch import TorchDenseEncoder
 from processor.ultimate_embedder.encoders.precision import (
     ScaledLinear,
     WideEmbedding,
@@ -68,6 +70,37 @@ def test_a_model_that_overflows_plain_float16_is_right_under_the_policy(
         found = encoder.encode(ids)
     cosines = (found * reference(config, ids)).sum(axis=1)
     assert cosines.min() >= FLOAT16_COSINE
+
+
+def test_heads_that_share_keys_get_them_repeated_with_and_without_a_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else SDPA is asked to, and has all scores in memory on a T4."""
+    config = save_family(tmp_path, "qwen3")
+    expected = {}
+    real = torch.nn.functional.scaled_dot_product_attention
+    seen: list[tuple[bool, bool]] = []
+
+    def spy(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        assert query.shape[1] == key.shape[1] == value.shape[1]
+        assert not options.get("enable_gqa")
+        seen.append((options.get("attn_mask") is None, options["is_causal"]))
+        return real(query, key, value, **options)
+
+    ids = [np.arange(5, 5 + length, dtype=np.uint32) for length in (31, 32)]
+    for row in ids:
+        expected[len(row)] = reference(config, [row])
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    with ModelManager().resident(config, dtype="float16") as loaded:
+        gpu = TorchDenseEncoder(
+            loaded._model, config, device="cpu", dtype="float16", as_gpu=True
+        )
+        for row in ids:
+            assert (gpu.encode([row]) * expected[len(row)]).sum() >= FLOAT16_COSINE
+    assert {masked for masked, _ in seen} == {True, False}
+    assert all(causal == without for without, causal in seen)
 
 
 def test_values_that_are_not_finite_are_refused_with_the_cure(tmp_path: Path) -> None:

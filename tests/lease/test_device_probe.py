@@ -16,7 +16,7 @@ import torch
 from processor.ultimate_embedder.config import GIB
 from processor.ultimate_embedder.encoders import device_probe
 from processor.ultimate_embedder.encoders.device_probe import CudaProbe
-from processor.ultimate_embedder.errors import MemoryCapExceeded
+from processor.ultimate_embedder.errors import DeviceOutOfMemory, MemoryCapExceeded
 from processor.ultimate_embedder.gpu_lease import MARGIN_BYTES, MIB
 
 CARD = "cuda:0"
@@ -157,6 +157,59 @@ def test_the_allocator_may_take_the_cap_less_context_and_margin(card: Card) -> N
     assert card.fraction == 1.0
     with pytest.raises(MemoryCapExceeded, match="leaves no room"):
         CudaProbe().enforce_cap(CARD, 500 * MIB)
+
+
+def test_a_context_that_has_grown_leaves_the_allocator_less(card: Card) -> None:
+    card.processes = {os.getpid(): 400 * MIB}
+    device_probe.enforce_cap(CARD, 12 * GIB)
+    card.processes, card.reserved, card.peak = {os.getpid(): 5 * GIB}, 4 * GIB, 4 * GIB
+    limit = device_probe.limit_allocator(CARD, 12 * GIB)
+    assert limit == 12 * GIB - GIB - MARGIN_BYTES
+    assert card.fraction == pytest.approx(limit / card.total)
+    assert card.peak == 4 * GIB, "the peak is not forgotten"
+
+
+def test_under_a_cap_attention_makes_no_plan_for_each_shape(card: Card) -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        device_probe.enforce_cap(CARD, 12 * GIB)
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublas"),
+    ],
+)
+def test_a_card_without_room_for_a_context_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "ones", full)
+    with pytest.raises(
+        DeviceOutOfMemory, match="cuda:0 has no room for a CUDA context"
+    ):
+        device_probe.enforce_cap(CARD, 12 * GIB)
+
+
+def test_another_failure_of_a_card_stays_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "ones", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        device_probe.enforce_cap(CARD, 12 * GIB)
 
 
 def test_reading_makes_no_context_where_there_is_none(

@@ -12,10 +12,16 @@ from typing import Any
 import pytest
 from lease_parts import another_process_holds
 
+from processor.ultimate_embedder import devices
 from processor.ultimate_embedder.batch_runner import BatchRunner
 from processor.ultimate_embedder.cli.embed_run import run_embedding
 from processor.ultimate_embedder.cli.errors_out import complain
-from processor.ultimate_embedder.config import GIB, PipelineConfig, RerankingConfig
+from processor.ultimate_embedder.config import (
+    GIB,
+    KaggleGPUConfig,
+    PipelineConfig,
+    RerankingConfig,
+)
 from processor.ultimate_embedder.encoders.protocols import AttentionEncoder, PairScorer
 from processor.ultimate_embedder.errors import (
     DeviceBusy,
@@ -45,8 +51,10 @@ from processor.ultimate_embedder.testing import (
     hashing_parts,
     hashing_parts_on,
 )
+from processor.ultimate_embedder.workers import opening
 from processor.ultimate_embedder.workers.jobs import EncodeJob
 from processor.ultimate_embedder.workers.opening import in_process
+from processor.ultimate_embedder.workers.pool import BatchExecutor
 
 BOTH = ("cuda:0", "cuda:1")
 FIRST = dense_model("all-miniLM-l6")
@@ -129,6 +137,54 @@ def test_models_hold_all_cards_in_roster_order_and_never_two_at_once(
         *(("dense", model.name, "cuda:0") for model in ROSTER),
         ("rerank", RERANKER.name, "cuda:0"),
     ]
+
+
+def test_a_graph_runs_on_the_cpu_and_no_card_is_lent_to_it(
+    config: PipelineConfig,
+) -> None:
+    roster = (FIRST, replace(ROSTER[1], backend="onnx"))
+    parts = parts_on(BOTH, config)
+    jobs: list[EncodeJob] = []
+
+    @contextmanager
+    def noted(job: EncodeJob, batches: int) -> Iterator[BatchExecutor]:
+        jobs.append(job)
+        with parts.open_executor(job, batches) as executor:
+            yield executor
+
+    _, heard = run(replace(config, dense=roster), replace(parts, open_executor=noted))
+    assert {job.model.name: job.device for job in jobs} == {
+        FIRST.name: "cuda:0",
+        "second": "cpu",
+    }
+    assert {job.budget_tokens for job in jobs if job.model.name == "second"} == {None}
+    lent = {event.model for event in heard if isinstance(event, LeaseChanged)}
+    assert lent == {FIRST.name, RERANKER.name}
+
+
+def test_workers_of_a_graph_are_on_the_cpu_where_others_are_on_cards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "_cuda_devices", lambda: BOTH)
+    started: list[tuple[str, ...]] = []
+
+    def pool(jobs: list[EncodeJob]) -> None:
+        started.append(tuple(job.device for job in jobs))
+
+    monkeypatch.setattr(opening, "WorkerPool", pool)
+    opens = opening.worker_processes(KaggleGPUConfig(backend="cuda", workers=3))
+    job = EncodeJob(
+        model=FIRST,
+        location=Path(),
+        tokens=Path(),
+        plan=Path(),
+        pieces=Path(),
+        vectors=Path(),
+        device="cuda:0",
+    )
+    opens(job, 9)
+    opens(replace(job, device="cpu"), 9)
+    assert started == [BOTH, ("cpu",) * 3]
 
 
 def test_a_pass_of_several_batches_holds_every_card(config: PipelineConfig) -> None:

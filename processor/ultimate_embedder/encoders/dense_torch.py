@@ -37,21 +37,6 @@ _GPU_LENGTH_MULTIPLE = 8
 T = TypeVar("T")
 
 
-def cuda_device_count() -> int:
-    """Return how many CUDA devices torch can use."""
-    return torch.cuda.device_count()
-
-
-def limit_device_memory(device: str, cap_bytes: int) -> None:
-    """Make torch's allocator on a card refuse to go over `cap_bytes`.
-
-    To be called before weights move. It limits this process's allocator, not the CUDA
-    context beside it.
-    """
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), device)
-
-
 def release_memory(device: str) -> None:
     """Give back what torch's allocator keeps of a card for later."""
     if device != "cpu":
@@ -226,8 +211,9 @@ class TorchDenseEncoder:
             vectors = torch.nn.functional.normalize(pooled, dim=-1)
             check_finite(vectors, self.config.name, self.dtype)
             attention = [
-                self._cls_attention(states, mask)[i, : len(row)].cpu().numpy()
+                weights[i, : len(row)]
                 for states in self._captured
+                for weights in [self._cls_attention(states, mask).cpu().numpy()]
                 for i, row in enumerate(ids)
             ]
         return vectors[: len(ids)].cpu().numpy(), attention

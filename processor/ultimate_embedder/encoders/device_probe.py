@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import DeviceOutOfMemory
 from ..gpu_lease import MIB, allocator_limit
 from ..records import UInt32Array
+from .out_of_memory import is_of_memory
 
 _MOST_CONTEXT_BYTES = 1024 * MIB
 """More than a context takes: what goes beyond it is another process's memory."""
@@ -34,13 +36,29 @@ def enforce_cap(device: str, cap_bytes: int) -> int:
     allocator to the rest less a margin, and starts the peak counters anew.
 
     Raises:
+        DeviceOutOfMemory: the card has no room for the context.
         MemoryCapExceeded: the cap leaves no room beside the context.
     """
+    # Its plans are made for each shape anew, and nearly every pass has its own.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     _warm_up(device)
+    limit = limit_allocator(device, cap_bytes)
+    torch.cuda.reset_peak_memory_stats(device)
+    return limit
+
+
+def limit_allocator(device: str, cap_bytes: int) -> int:
+    """Limit the allocator to what the context leaves of a cap; return the limit.
+
+    A context grows with the kernels that are loaded: after a first pass it is measured
+    again.
+
+    Raises:
+        MemoryCapExceeded: the cap leaves no room beside the context.
+    """
     limit = allocator_limit(cap_bytes, context_bytes(device))
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
-    torch.cuda.reset_peak_memory_stats(device)
     return limit
 
 
@@ -131,9 +149,22 @@ class CudaPassProbe:
 
 
 def _warm_up(device: str) -> None:
-    """Make the context, with the library for products of matrices in it."""
-    square = torch.ones((16, 16), device=device, dtype=torch.float16)
-    (square @ square).sum().item()
+    """Make the context, with the library for products of matrices in it.
+
+    Raises:
+        DeviceOutOfMemory: the card has no room for it.
+    """
+    try:
+        square = torch.ones((16, 16), device=device, dtype=torch.float16)
+        (square @ square).sum().item()
+    except RuntimeError as error:
+        if not is_of_memory(error):
+            raise
+        raise DeviceOutOfMemory(
+            f"{device} has no room for a CUDA context: other processes hold its "
+            "memory.",
+            cure="End them, or choose another device; the same command resumes.",
+        ) from error
 
 
 def _has_context(device: str) -> bool:

@@ -15,7 +15,9 @@ _SAYS_MEMORY = (
     "out of memory",
     "can't allocate memory",
     "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",  # no room for its handle
     "cudnn_status_alloc_failed",
+    "device_allocation_failed",
     "failed to allocate memory",
 )
 _ONEDNN = "could not create a primitive"
@@ -32,7 +34,7 @@ def out_of_memory_named(model: str, device: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
+        if not is_of_memory(error):
             raise
         raise DeviceOutOfMemory(
             f"Model {model} ran out of memory on {device}.",
@@ -40,7 +42,7 @@ def out_of_memory_named(model: str, device: str) -> Iterator[None]:
         ) from error
 
 
-def _is_of_memory(error: Exception) -> bool:
+def is_of_memory(error: Exception) -> bool:
     """Say whether an error is about memory; an index out of range is not."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

@@ -157,15 +157,36 @@ def _attention(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return float32 attention of float16 inputs: SDPA sums and exponentiates wide."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    """Return float32 attention of float16 inputs: SDPA sums and exponentiates wide.
+
+    Keys and values that heads share are repeated here. Left to SDPA, a pass without a
+    mask would have all scores in memory on cards before 8.0, which lack the kernel.
+    """
+    from transformers.integrations.sdpa_attention import (
+        repeat_kv,
+        sdpa_attention_forward,
+    )
 
     if attention_mask is not None and attention_mask.is_floating_point():
         attention_mask = attention_mask.half()
+    shared = getattr(module, "num_key_value_groups", 1)
     found, _ = sdpa_attention_forward(
-        module, query.half(), key.half(), value.half(), attention_mask, **options
+        _Ungrouped(getattr(module, "is_causal", True)),
+        query.half(),
+        repeat_kv(key.half(), shared),
+        repeat_kv(value.half(), shared),
+        attention_mask,
+        **options,
     )
     return found.float(), None
+
+
+class _Ungrouped(nn.Module):
+    """All that SDPA's caller asks of an attention whose heads share nothing."""
+
+    def __init__(self, is_causal: bool) -> None:
+        super().__init__()
+        self.is_causal = is_causal
 
 
 @cache

@@ -65,10 +65,11 @@ class DensePasses:
         require_fit(collection, self._dtype, self._room())
         blocks = []
         passes = len(collection.models)
-        opened = self.loans.executor(self.parts.open_executor, self._devices())
         with Ledger(self.work_dir / "ledger.sqlite") as ledger:
             for turn, model in enumerate(collection.models, start=1):
                 emit = self._numbered((turn, passes)) if passes > 1 else self.emit
+                devices = self._devices(model.config)
+                opened = self.loans.executor(self.parts.open_executor, devices)
                 stage = DenseStage(self.work_dir, ledger, opened, emit)
                 task = self._task(collection, model)
                 try:
@@ -101,7 +102,7 @@ class DensePasses:
             text_hashes=store.text_hashes,
             tokenizer_fingerprint=model.tokenizer.fingerprint + self.config.long_texts,
             dtype=dtype,
-            device=self.parts.device,
+            device=self._devices(config)[0],
             outputs=tuple(outputs),
             budget_tokens=budget_of(model, dtype, self._room()),
             chunk_id=lambda row: store.chunk(row).chunk_id,
@@ -134,8 +135,12 @@ class DensePasses:
             return "float32"
         return self.parts.models.dtype(self.parts.device)
 
-    def _devices(self) -> tuple[str, ...]:
+    def _devices(self, model: ModelConfig) -> tuple[str, ...]:
+        """Return the devices of a pass; a graph runs on the CPU alone."""
+        if model.backend == "onnx":
+            return ("cpu",)
         return self.parts.devices or (self.parts.device,)
 
     def _room(self) -> int | None:
-        return room_on(self.config.gpu, self._devices(), self.parts.leases)
+        devices = self.parts.devices or (self.parts.device,)
+        return room_on(self.config.gpu, devices, self.parts.leases)

@@ -26,7 +26,9 @@ def worker_processes(
     def open_pool(
         job: EncodeJob, batches: int
     ) -> AbstractContextManager[BatchExecutor]:
-        devices = resolve_devices(gpu)[: max(1, batches)]
+        on_cpu = job.device == "cpu"  # as graphs are, whatever the run's devices
+        devices = resolve_devices(replace(gpu, backend="cpu") if on_cpu else gpu)
+        devices = devices[: max(1, batches)]
         return WorkerPool([replace(job, device=device) for device in devices])
 
     return open_pool

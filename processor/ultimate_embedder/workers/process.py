@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from ..encoders.protocols import DenseEncoder
@@ -89,7 +91,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     from ..encoders.dense_torch import one_thread
 
     job = EncodeJob.from_line(requests.readline())
-    peak_bytes, release = _device_memory(job)
+    memory = _device_memory(job)
     with one_thread() if job.device == "cpu" else nullcontext():
         encoder = open_dense(
             job.location, job.model, device=job.device, dtype=job.dtype
@@ -97,10 +99,11 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
         batches = BatchEncoder(
             job,
             encoder,
-            device_peak_bytes=peak_bytes,
-            release=release,
+            device_peak_bytes=memory.peak_bytes,
+            release=memory.release,
             pass_probe=_pass_probe(job, encoder),
         )
+        memory.measure_again()
         _answer(answers, Ready())
         _do_all(requests, batches, answers)
 
@@ -130,19 +133,34 @@ def _write_and_answer(
     _answer(answers, reply)
 
 
-def _device_memory(
-    job: EncodeJob,
-) -> tuple[Callable[[], int | None], Callable[[], None]]:
-    """Hold this process to the cap; return what reads its peak, and what frees."""
+@dataclass(frozen=True, slots=True)
+class _DeviceMemory:
+    """Reads the peak of a card, frees what is kept of it, and limits it anew.
+
+    On a CPU there is nothing to read or to limit.
+    """
+
+    peak_bytes: Callable[[], int | None] = lambda: None
+    release: Callable[[], None] = lambda: None
+    measure_again: Callable[[], object] = lambda: None
+
+
+def _device_memory(job: EncodeJob) -> _DeviceMemory:
+    """Hold this process to the cap."""
     if job.device == "cpu":
-        return (lambda: None), (lambda: None)
-    from ..encoders.device_probe import CudaProbe, device_peak_bytes, enforce_cap
+        return _DeviceMemory()
+    from ..encoders.device_probe import (
+        CudaProbe,
+        device_peak_bytes,
+        enforce_cap,
+        limit_allocator,
+    )
 
     enforce_cap(job.device, job.memory_cap_bytes)
-    probe = CudaProbe()
-    return (
-        lambda: device_peak_bytes(job.device),
-        lambda: probe.free(job.device),
+    return _DeviceMemory(
+        partial(device_peak_bytes, job.device),
+        partial(CudaProbe().free, job.device),
+        partial(limit_allocator, job.device, job.memory_cap_bytes),
     )
 
 
