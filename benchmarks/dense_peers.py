@@ -21,16 +21,22 @@ import torch
 from torch.onnx._internal.torchscript_exporter import onnx_proto_utils
 from transformers import AutoModel
 
-from processor.ultimate_embedder.config import ModelConfig
+from processor.ultimate_embedder.config import KaggleGPUConfig, ModelConfig
+from processor.ultimate_embedder.encoders.architecture import read_architecture
 from processor.ultimate_embedder.encoders.attention_sparse import (
     AttentionSparseEncoder,
 )
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
 from processor.ultimate_embedder.intake.pieces import Pieces
 from processor.ultimate_embedder.intake.token_table import TokenTable
+from processor.ultimate_embedder.memory_plan import batch_budget
 from processor.ultimate_embedder.models.manager import ModelManager
-from processor.ultimate_embedder.planning import BatchPlan, plan_batches
-from processor.ultimate_embedder.records import Float32Array, UInt32Array
+from processor.ultimate_embedder.planning import (
+    TOKENS_A_BATCH,
+    BatchPlan,
+    plan_batches,
+)
+from processor.ultimate_embedder.records import Float32Array, Int64Array, UInt32Array
 from processor.ultimate_embedder.workers.batch_encoder import (
     create_attention,
     create_vectors,
@@ -45,6 +51,7 @@ ROWS = 4  # of a batch for a graph: few, of nearly one length
 MULTIPLE = 16
 _INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 _OUTPUT = "last_hidden_state"
+_SPARSE_TEXTS = 256  # at once, as in a run
 
 
 class _Texts:
@@ -86,9 +93,12 @@ class Ours:
         assert self.job.attention is not None
         weights = np.fromfile(self.job.attention, dtype=np.float32)
         offsets, sparse = self.tokens.offsets, self.sparse()
-        for row in range(len(self.tokens)):
-            part = slice(offsets[row], offsets[row + 1])
-            sparse.encode_rows([(self.tokens.ids[part], weights[part])])
+        texts = [
+            (self.tokens.row(row), weights[offsets[row] : offsets[row + 1]])
+            for row in range(len(self.tokens))
+        ]
+        for first in range(0, len(texts), _SPARSE_TEXTS):
+            sparse.encode_rows(texts[first : first + _SPARSE_TEXTS])
         return vectors
 
     def _run(self, outputs: tuple[Output, ...]) -> Float32Array:
@@ -118,14 +128,15 @@ def ours(
     pieces = Pieces.of(tokens, rows, model.max_tokens)
     if pieces.windows:
         raise SystemExit("A chunk is longer than the window.")
-    plan = plan_batches(tokens.lengths, rows)
+    location = manager.locate(model).path
+    plan = _planned(tokens.lengths, location, on_gpu=device != "cpu")
     save_plan(folder / "plan.npz", plan)
     pieces.save(folder / "pieces.npz")
     create_vectors(folder / "vectors.npy", len(texts), model.vector_dim)
     create_attention(folder / "attention.f32", int(tokens.offsets[-1]))
     job = EncodeJob(
         model=model,
-        location=manager.locate(model).path,
+        location=location,
         tokens=folder / "tokens",
         plan=folder / "plan.npz",
         pieces=folder / "pieces.npz",
@@ -137,6 +148,17 @@ def ours(
     sparse = cache(lambda: AttentionSparseEncoder(tokenizer.backend, name="attention"))
     with WorkerPool([job] * workers) as pool:
         yield Ours(texts, tokenizer, tokens, plan, job, pool, sparse)
+
+
+def _planned(lengths: Int64Array, location: Path, *, on_gpu: bool) -> BatchPlan:
+    """Return the batches that a run has on a CPU, or on a GPU under its cap."""
+    gpu, rows = KaggleGPUConfig(), np.arange(len(lengths))
+    budget = TOKENS_A_BATCH
+    if on_gpu:
+        shape = read_architecture(location, "none")
+        budget = batch_budget(shape, gpu.memory_cap_bytes, int(lengths.max()))
+    most = gpu.rows_a_batch(on_gpu=on_gpu)
+    return plan_batches(lengths, rows, budget_tokens=budget, max_rows=most)
 
 
 class _States(torch.nn.Module):

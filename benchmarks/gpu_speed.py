@@ -1,10 +1,11 @@
 """Dense vectors on a GPU: ours against sentence-transformers, in one run.
 
-Random weights in published shapes, texts of one length. Ours goes through a worker
-process, with files and syncs as in a run, in the precision it chooses for the card. The
-peers take float16 and bfloat16, with FlashAttention 2 where it is installed. Each
-starts from texts. Utilisation is what the model's products need, over the rate at which
-this device multiplies large matrices, measured here.
+Random weights in published shapes; texts of one length, then of all lengths up to it,
+as a corpus has them. Ours goes through a worker process, in the batches of a run, with
+files and syncs, in the precision it chooses for the card. The peers take float16 and
+bfloat16, with FlashAttention 2 where it is installed. Each starts from texts.
+Utilisation is what the model's products need, over the rate at which this device
+multiplies large matrices, measured here.
 
     python -m benchmarks.gpu_speed [--turns N] [--texts N] [--tokens N] [--json FILE]
     python -m benchmarks.gpu_speed --tiny        # small models, on a CPU: does it run?
@@ -52,11 +53,18 @@ _SECONDS = 1.0  # of a measurement of products
 _POOLINGS = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 
 
-def texts_of(number: int, tokens: int) -> list[str]:
-    """Return different texts of `tokens` tokens each, special ones counted."""
+def lengths_of(number: int, tokens: int, *, mixed: bool) -> list[int]:
+    """Return the tokens of each text: all the same, or evenly from a sixteenth on."""
+    least = max(_SPECIAL + 1, tokens // 16) if mixed else tokens
+    draw = random.Random(1)
+    return [draw.randint(least, tokens) for _ in range(number)]
+
+
+def texts_of(lengths: list[int]) -> list[str]:
+    """Return different texts of so many tokens each, special ones counted."""
     draw = random.Random(0)
     words = [f"w{one}" for one in range(WORDS)]
-    return [" ".join(draw.choices(words, k=tokens - _SPECIAL)) for _ in range(number)]
+    return [" ".join(draw.choices(words, k=one - _SPECIAL)) for one in lengths]
 
 
 def saved(folder: Path, name: str, shape: Shape) -> ModelConfig:
@@ -110,15 +118,16 @@ def peers(config: ModelConfig, texts: list[str], device: str) -> dict[str, Encod
     return found
 
 
-def operations(folder: Path, tokens: int) -> float:
-    """Return the floating point operations of a text: 2 a weight and token, tables
-    left out, and the two products of attention (Kaplan et al. 2020).
+def operations(folder: Path, lengths: list[int]) -> float:
+    """Return the floating point operations of texts: 2 a weight and token, tables left
+    out, and the two products of attention (Kaplan et al. 2020).
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     heads: int = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    attention = 4 * config.num_hidden_layers * tokens * heads * size
-    return float(tokens * (2 * _multiplied(folder) + attention))
+    attention = 4 * config.num_hidden_layers * heads * size
+    weights = 2 * _multiplied(folder)
+    return float(sum(tokens * (weights + attention * tokens) for tokens in lengths))
 
 
 def _multiplied(folder: Path) -> int:
@@ -148,10 +157,10 @@ def multiplied_a_second(device: str, dtype: torch.dtype) -> float:
 
 
 def run(
-    name: str, shape: Shape, device: str, *, turns: int, texts: int, tokens: int
+    name: str, shape: Shape, device: str, *, turns: int, lengths: list[int]
 ) -> Table:
-    """Return medians of embedding `texts` texts of `tokens` tokens."""
-    words = texts_of(texts, tokens)
+    """Return medians of embedding texts of so many tokens."""
+    words = texts_of(lengths)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         config = saved(folder, name, shape)
@@ -164,17 +173,20 @@ def run(
             seconds = harness.take_turns(contenders, turns)
             vectors = {key: np.array(one()) for key, one in contenders.items()}
         rate = multiplied_a_second(device, getattr(torch, precision))
-        needed = texts * operations(folder, tokens)
-    rows = harness.rows_of(seconds, texts * tokens, REFERENCE)
+        needed = operations(folder, lengths)
+    rows = harness.rows_of(seconds, sum(lengths), REFERENCE)
     used = {row.name: needed / row.median_seconds / rate for row in rows}
+    mixed = min(lengths) < max(lengths)
+    span = f"{min(lengths)} to {max(lengths)}" if mixed else f"{lengths[0]}"
     return Table(
-        f"gpu-{name}",
-        f"Dense vectors of {name}'s shape on {_device_name(device)}",
+        f"gpu-{name}{'-mixed' if mixed else ''}",
+        f"Dense vectors of {name}'s shape on {_device_name(device)}, {span} tokens",
         "tokens",
         rows,
         reference=REFERENCE,
         aims=AIMS,
-        remark=f"{texts} texts of {tokens} tokens, random weights, ours in {precision}."
+        remark=f"{len(lengths)} texts of {span} tokens, random weights, ours in "
+        f"{precision}."
         f" Utilisation, of {rate / 1e12:.1f} TFLOP/s that large products reach: "
         f"{_shares(used)}. Lowest cosine of ours to {REFERENCE}: "
         f"{_lowest(vectors):.4f}.",
@@ -206,18 +218,14 @@ def main() -> int:
         return 2
     shapes = TINY_SHAPES if asked.tiny else SHAPES
     tables = []
+    device = "cpu" if asked.tiny else asked.device
     for name in TINY if asked.tiny else MODELS:
-        shape = shapes[name]
-        tables.append(
-            run(
-                name,
-                shape,
-                "cpu" if asked.tiny else asked.device,
-                turns=asked.turns,
-                texts=asked.texts,
-                tokens=min(asked.tokens, shape.window),
+        tokens = min(asked.tokens, shapes[name].window)
+        for mixed in (False, True):
+            lengths = lengths_of(asked.texts, tokens, mixed=mixed)
+            tables.append(
+                run(name, shapes[name], device, turns=asked.turns, lengths=lengths)
             )
-        )
     if asked.tiny:
         tables = [replace(one, aims=()) for one in tables]  # a CPU proves none
     return harness.report(tables, asked.json)

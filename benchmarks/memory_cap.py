@@ -33,6 +33,7 @@ import torch
 from processor.ultimate_embedder.config import (
     DEFAULT_GPU_MEMORY_CAP_BYTES,
     GIB,
+    GPU_ROWS_A_BATCH,
     ModelConfig,
     RerankingConfig,
     SparseModelConfig,
@@ -48,7 +49,7 @@ from processor.ultimate_embedder.memory_cost import (
 )
 from processor.ultimate_embedder.memory_plan import ModelKind
 from processor.ultimate_embedder.memory_room import PlannedRoom
-from processor.ultimate_embedder.planning import ROWS_A_BATCH, plan_batches
+from processor.ultimate_embedder.planning import plan_batches
 from processor.ultimate_embedder.stages.cross_encoder import (
     CrossEncoderBatchExecutor,
     SmallerBatches,
@@ -186,7 +187,7 @@ def _dense(
         np.array(padded),
         np.arange(len(padded)),
         budget_tokens=budget,
-        max_rows=ROWS_A_BATCH,
+        max_rows=GPU_ROWS_A_BATCH,
     )
     draw = np.random.default_rng(0)
     ids = [draw.integers(5, WORDS, length, dtype=np.uint32) for length in lengths]

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.chart import svg
-from processor.ultimate_embedder.encoders.dense_torch import cuda_device_count
+from processor.ultimate_embedder.encoders.cuda_cards import usable
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
@@ -91,7 +91,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path)
     known = [*SCRIPTS, ON_A_GPU]
-    here = known if cuda_device_count() else [*SCRIPTS]
+    here = known if usable() else [*SCRIPTS]
     parser.add_argument("--only", nargs="+", choices=known, default=here)
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs")
     asked = parser.parse_args()

@@ -139,7 +139,7 @@ class BatchRunner:
         parts = self._parts()
         devices = parts.devices or resolve_devices(self._config.gpu)
         cap = planning_cap(self._config.gpu, devices[0])
-        rows = self._config.gpu.base_batch_size
+        rows = self._config.gpu.rows_a_batch(on_gpu=cap is not None)
         budget = PlanBudget(parts.models.dtype(devices[0]), cap, rows)
         plans, failed = [], []
         for folder in self._folders():
@@ -152,7 +152,7 @@ class BatchRunner:
                         Path(scratch),
                         self._emit,
                         long_texts=self._config.long_texts,
-                        rows_a_batch=self._config.gpu.base_batch_size,
+                        rows_a_batch=rows,
                         gpu_memory_cap_bytes=cap,
                     )
                 except InputError as error:

@@ -15,6 +15,7 @@ GIB = 2**30
 DEFAULT_GPU_MEMORY_CAP_BYTES = 12 * GIB
 """The cap per GPU. Docs, specs and alerts refer to this line."""
 GPU_CONTEXT_BYTES = 512 * 2**20
+ROWS_A_BATCH, GPU_ROWS_A_BATCH = 64, 256
 """What a plan reckons for a CUDA context and the work space of its libraries. A run
 measures its own and holds its allocator to the rest."""
 GPU_MARGIN_BYTES = 256 * 2**20
@@ -128,14 +129,15 @@ class RerankingConfig:
 class KaggleGPUConfig:
     """Devices and their limits; the name is that of the earlier design.
 
-    `base_batch_size` is the most texts in one batch of the plan; fewer when long.
+    `base_batch_size` is the most texts in one batch of the plan; fewer when long. None:
+    64 on a CPU, 256 on a GPU, which a few short texts would leave idle.
     `wait_seconds` is how long a run waits for a GPU that another holds.
     """
 
     backend: str = "auto"
     devices: tuple[str, ...] = ()  # empty: every device of the backend
     memory_cap_bytes: int = DEFAULT_GPU_MEMORY_CAP_BYTES
-    base_batch_size: int = 64
+    base_batch_size: int | None = None
     workers: int = 0  # CPU worker processes, 0: one per core
     wait_seconds: float = 0.0
 
@@ -145,11 +147,18 @@ class KaggleGPUConfig:
                 f"The GPU memory cap must be above zero, not {self.memory_cap_bytes} "
                 "bytes."
             )
-        if self.base_batch_size < 1 or self.workers < 0:
+        rows = 1 if self.base_batch_size is None else self.base_batch_size
+        if rows < 1 or self.workers < 0:
             raise UsageError(
                 "base_batch_size must be at least 1 and workers at least 0, not "
-                f"{self.base_batch_size} and {self.workers}."
+                f"{rows} and {self.workers}."
             )
+
+    def rows_a_batch(self, *, on_gpu: bool) -> int:
+        """Return the most texts in one batch of a plan for a CPU or for GPUs."""
+        if self.base_batch_size is not None:
+            return self.base_batch_size
+        return GPU_ROWS_A_BATCH if on_gpu else ROWS_A_BATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

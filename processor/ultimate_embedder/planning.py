@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .config import ROWS_A_BATCH
 from .records import Int64Array
 
 TOKENS_A_BATCH = 8192
-ROWS_A_BATCH = 64
-"""Bounds of one unit of work: small enough that a kill loses under a second or two of
-a CPU's work, large enough that marking it done costs nothing beside it."""
+"""With `config.ROWS_A_BATCH` the bounds of one unit of work: small enough that a kill
+loses under a second or two of a CPU's work, large enough that marking it done costs
+nothing beside it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,10 @@ def test_every_benchmark_that_is_run_exists() -> None:
 def test_the_comparison_on_a_gpu_runs_small_on_a_cpu() -> None:
     name = gpu_speed.TINY[0]
     shape = gpu_speed.TINY_SHAPES[name]
-    table = gpu_speed.run(name, shape, "cpu", turns=1, texts=6, tokens=40)
+    lengths = gpu_speed.lengths_of(6, 40, mixed=True)
+    assert len(set(lengths)) > 1
+    table = gpu_speed.run(name, shape, "cpu", turns=1, lengths=lengths)
+    assert table.benchmark == f"gpu-{name}-mixed"
     assert [row.name for row in table.rows] == [gpu_speed.OURS, gpu_speed.REFERENCE]
     lowest = float(table.remark.rsplit(" ", 1)[1].rstrip("."))
     assert lowest > 0.999  # both sides embedded the same texts with the same weights

@@ -56,7 +56,7 @@ def test_the_default_profile_is_all_here_and_fits(capsys: Captured) -> None:
     }
     dense = models["all-miniLM-l6"]
     assert dense["bytes_here"] > 90 * 10**6
-    assert (dense["memory"]["from"], dense["memory"]["batch"]) == ("files", 64)
+    assert (dense["memory"]["from"], dense["memory"]["batch"]) == ("files", 256)
 
 
 def test_what_is_missing_is_told_with_the_registrys_size(capsys: Captured) -> None:

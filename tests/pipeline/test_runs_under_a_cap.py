@@ -270,4 +270,4 @@ def test_the_dry_run_shows_what_a_model_takes_and_whether_it_fits(
     memory = plan_document(plan)["collections"][0]["models"][0]["memory"]
     assert memory["cap_bytes"] == cap
     assert memory["weight_bytes"] < memory["planned_peak_bytes"] <= cap
-    assert memory["rows_at_longest"] == 64
+    assert memory["rows_at_longest"] == 256

@@ -26,11 +26,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..config import ROWS_A_BATCH
 from ..errors import DeviceOutOfMemory
 from ..hardware import peak_memory_bytes, this_machine
 from ..memory_cost import LOGIT_SLICE_BYTES, padded_length
 from ..memory_plan import PassProbe
-from ..planning import ROWS_A_BATCH, TOKENS_A_BATCH
+from ..planning import TOKENS_A_BATCH
 from ..records import SparseVector, UInt32Array
 from .dense_torch import one_thread, release_memory
 from .loading import padding_id

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import LongTexts, ModelConfig
+from ..config import ROWS_A_BATCH, LongTexts, ModelConfig
 from ..encoders.architecture import read_architecture
 from ..encoders.protocols import Tokenizer
 from ..encoders.sources import ModelLocation
@@ -17,7 +17,7 @@ from ..errors import ModelError
 from ..memory_cost import Architecture, padded_length
 from ..memory_plan import batch_budget
 from ..models.manager import ModelSource
-from ..planning import ROWS_A_BATCH, TOKENS_A_BATCH, BatchPlan, plan_batches
+from ..planning import TOKENS_A_BATCH, BatchPlan, plan_batches
 from ..records import Int64Array
 from ..telemetry.events import Emit, StageFinished, StageStarted, WorkRedone
 from .chunk_store import ChunkStore

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import RerankingConfig, SparseModelConfig
+from ..config import GPU_ROWS_A_BATCH, RerankingConfig, SparseModelConfig
 from ..encoders.architecture import read_architecture
 from ..encoders.hub import Hub, HuggingFaceHub, with_retries
 from ..encoders.sources import ModelLocation, files_to_fetch
@@ -27,7 +27,6 @@ from ..memory_cost import (
     token_budget,
     weight_bytes,
 )
-from ..planning import ROWS_A_BATCH
 from .entries import Entry, FileNeed, Kind
 from .facts import read_facts
 from .lock import MAIN, read_lock
@@ -220,7 +219,7 @@ def _fit(
     def budget(length: int) -> int:
         return token_budget(shape, PLANNING_DTYPE, room_bytes=room, longest=length)
 
-    rows = min(ROWS_A_BATCH, budget(tokens) // tokens)
+    rows = min(GPU_ROWS_A_BATCH, budget(tokens) // tokens)
     return MemoryFit(
         weight_bytes=weight_bytes(shape, PLANNING_DTYPE),
         peak_bytes=planned_peak_bytes(

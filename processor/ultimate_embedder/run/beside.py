@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from ..config import PipelineConfig, RerankingConfig, SparseModelConfig
+from ..config import ROWS_A_BATCH, PipelineConfig, RerankingConfig, SparseModelConfig
 from ..encoders.architecture import read_architecture
 from ..encoders.sources import locate_model
 from ..encoders.splade_source import find_splade
@@ -20,7 +20,6 @@ from ..memory_cost import LENGTH_MULTIPLE, Architecture, Head, padded_length
 from ..memory_plan import MemoryPlan, ModelKind, plan_on_cpu, plan_on_gpu
 from ..memory_room import PlannedRoom
 from ..models.manager import ModelSource
-from ..planning import ROWS_A_BATCH
 from .memory import room_on
 
 _HEADS: Mapping[ModelKind, Head] = {"sparse": "masked-lm", "rerank": "classifier"}

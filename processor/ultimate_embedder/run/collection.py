@@ -239,6 +239,7 @@ class CollectionRun:
         self._emit_outside(event)
 
     def _measure(self) -> MeasuredCollection:
+        cap = planning_cap(self._config.gpu, self._parts.device)
         found = measure_collection(
             self._folder,
             self._dense.models(),
@@ -246,8 +247,8 @@ class CollectionRun:
             self._work_dir,
             self._emit,
             long_texts=self._config.long_texts,
-            rows_a_batch=self._config.gpu.base_batch_size,
-            gpu_memory_cap_bytes=planning_cap(self._config.gpu, self._parts.device),
+            rows_a_batch=self._config.gpu.rows_a_batch(on_gpu=cap is not None),
+            gpu_memory_cap_bytes=cap,
         )
         if told := told_too_deep(self._folder, found.store.chunk(0)):
             self._warn(told)

@@ -89,7 +89,7 @@ def run_facts(
         "device": device.split(":", maxsplit=1)[0],
         "batches": None
         if device == "cpu"
-        else [config.gpu.base_batch_size, config.gpu.memory_cap_bytes],
+        else [config.gpu.rows_a_batch(on_gpu=True), config.gpu.memory_cap_bytes],
         "dtype": dtype,
         "libraries": installed_versions(OF_A_BUNDLE),
         "instruction_sets": this_machine().instruction_sets,
