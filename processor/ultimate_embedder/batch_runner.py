@@ -235,7 +235,9 @@ class BatchRunner:
         own_parts = self._given_parts is None
         if own_parts and parts.device == "cpu" and config.gpu.backend != "cpu":
             for reason in unusable_cards():
-                self._warn(f"The CPU is used: {reason}")
+                self._warn(
+                    f"The CPU is used: {reason} Give --device cpu where that is meant."
+                )
         return usable_models(config, parts.models, self._warn, reranker=own_parts)
 
     def _warn(self, message: str) -> None:

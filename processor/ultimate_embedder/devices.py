@@ -8,11 +8,11 @@ from .config import KaggleGPUConfig
 from .errors import UsageError
 from .hardware import this_machine
 
-_DRIVER_SIGNS = (
+_NVIDIA = (
     Path("/proc/driver/nvidia/version"),
     Path("/dev/nvidiactl"),  # in sandboxes that show no driver in /proc
-    Path("/dev/dxg"),  # WSL 2
 )
+_ANY_MAKER = (Path("/dev/dxg"),)  # WSL 2
 _CUDA = "cuda"
 _NO_CHOICE = ("auto", "pytorch")  # the earlier design names a library here
 
@@ -75,8 +75,11 @@ def unusable_cards() -> tuple[str, ...]:
     """Return a sentence for each card that the driver shows and torch cannot use."""
     if not _has_driver():
         return ()
-    from .encoders.cuda_cards import unusable
+    from .encoders.cuda_cards import is_built_for_cuda, unusable
 
+    if not is_built_for_cuda():
+        nvidia = any(sign.exists() for sign in _NVIDIA)
+        return ("This torch is built without CUDA.",) if nvidia else ()
     return unusable()
 
 
@@ -90,4 +93,4 @@ def _cuda_devices() -> tuple[str, ...]:
 
 
 def _has_driver() -> bool:
-    return any(sign.exists() for sign in _DRIVER_SIGNS)
+    return any(sign.exists() for sign in (*_NVIDIA, *_ANY_MAKER))

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from processor.ultimate_embedder import devices
-from processor.ultimate_embedder.config import KaggleGPUConfig
+from processor.ultimate_embedder import batch_runner, devices
+from processor.ultimate_embedder.config import KaggleGPUConfig, PipelineConfig
 from processor.ultimate_embedder.encoders.cuda_cards import Capability, covers
 from processor.ultimate_embedder.errors import UsageError
+from processor.ultimate_embedder.models.catalogue import dense_model
+from processor.ultimate_embedder.telemetry.events import Warned
+from processor.ultimate_embedder.testing import RecordingListener
 
 MODERN = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
 
@@ -22,7 +25,9 @@ class Driver:
         self.cards: list[Capability] = []
         self.built = MODERN
         self.starts = True
-        patch.setattr(devices, "_DRIVER_SIGNS", (sign,))
+        patch.setattr(devices, "_NVIDIA", (sign,))
+        patch.setattr(devices, "_ANY_MAKER", ())
+        patch.setattr(torch.version, "cuda", "13.0")
         for name, answer in {
             "is_available": lambda: self.starts and bool(self.cards),
             "device_count": lambda: len(self.cards),
@@ -84,8 +89,50 @@ def test_without_a_driver_torch_is_not_asked(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     driver.cards = [(7, 5)]
-    monkeypatch.setattr(devices, "_DRIVER_SIGNS", (tmp_path / "none",))
+    monkeypatch.setattr(devices, "_NVIDIA", (tmp_path / "none",))
     assert set(devices.resolve_devices(KaggleGPUConfig())) == {"cpu"}
     assert devices.unusable_cards() == ()
     with pytest.raises(UsageError, match=r"no CUDA device here; found: none\."):
         devices.resolve_devices(KaggleGPUConfig(backend="cuda"))
+
+
+def test_a_torch_without_cuda_is_told_where_an_nvidia_driver_is(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert devices.unusable_cards() == ("This torch is built without CUDA.",)
+    with pytest.raises(UsageError, match=r"found: none\. This torch is built"):
+        devices.resolve_devices(KaggleGPUConfig(backend="cuda"))
+    monkeypatch.setattr(devices, "_ANY_MAKER", devices._NVIDIA)
+    monkeypatch.setattr(devices, "_NVIDIA", ())
+    assert devices.unusable_cards() == ()  # the card may be anybody's
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
+def test_a_run_on_the_cpu_beside_a_card_says_why_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: str
+) -> None:
+    monkeypatch.setattr(batch_runner, "unusable_cards", lambda: ("It is too old.",))
+    folder = tmp_path / "chunked" / "docs" / "guide"
+    folder.mkdir(parents=True)
+    (folder / "page_chunks.json").write_text('[{"text": "A page of a few words."}]')
+    config = PipelineConfig(
+        chunked_dir=tmp_path / "chunked",
+        output_dir=tmp_path / "out",
+        dense=(dense_model("all-miniLM-l6"),),
+        enable_sparse=False,
+        enable_rerank=False,
+        probes=False,
+        exports=("npy",),
+        offline=True,
+        gpu=KaggleGPUConfig(backend=backend, workers=1),
+    )
+    heard = RecordingListener()
+    outcome = batch_runner.BatchRunner(config, heard, "run-1").run()
+    assert outcome.exit_code == 0
+    told = [event.message for event in heard.of(Warned)]
+    manifest = outcome.collections[0].manifest
+    assert manifest is not None
+    reason = "The CPU is used: It is too old. Give --device cpu where that is meant."
+    assert (reason in told) is (backend == "auto")
+    assert (reason in manifest.warnings) is (backend == "auto")

@@ -11,6 +11,11 @@ _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[a-z]?\Z")
 Capability = tuple[int, int]
 
 
+def is_built_for_cuda() -> bool:
+    """Say whether this torch knows CUDA, or AMD's likeness of it, at all."""
+    return torch.version.cuda is not None or torch.version.hip is not None
+
+
 def usable() -> tuple[int, ...]:
     """Return the numbers of the cards that torch has kernels for."""
     return tuple(number for number in range(_count()) if _reason(number) is None)
