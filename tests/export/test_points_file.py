@@ -179,6 +179,7 @@ def test_metadata_that_cannot_be_json_is_refused_with_its_chunk(
     with pytest.raises(InputError, match=told) as caught:
         write_one(tmp_path / "p", metadata, unit_vectors(1, 4)[0])
     assert "docs:api:page00000.md:chunk:0" in str(caught.value)
+    assert caught.value.cure == "Mend the chunk file."
 
 
 def test_a_query_with_a_lone_surrogate_is_refused_by_its_id(tmp_path: Path) -> None:
@@ -199,6 +200,7 @@ def test_a_rerank_score_that_is_nan_is_refused(tmp_path: Path) -> None:
         ([2, 1], [1.0, 2.0], "ascend"),
         ([1, 2], [1.0, 0.0], "zero"),
         ([1, 2], [1.0, math.nan], "finite"),
+        ([1, 2], [1.0, math.inf], "finite"),
     ],
 )
 def test_a_sparse_vector_that_breaks_a_rule_is_refused(
@@ -232,6 +234,36 @@ def test_sparse_bounds_that_are_no_rows_are_refused(
     matrix = SparseMatrix(np.array(bounds), ids, np.ones(6, dtype=np.float32))
     with pytest.raises(BundleError, match=r"qdrant-bm25.*rows 0 to 2"):
         jsonl.write_sparse(tmp_path / "s", make_store(3), {"qdrant-bm25": matrix})
+
+
+def test_rows_beyond_the_first_block_are_written_and_told_as_their_own(
+    tmp_path: Path,
+) -> None:
+    """Vectors are looked at 1024 rows at a time."""
+    store, path = make_store(1030), tmp_path / "p.jsonl"
+    dense, sparse = {PRIMARY: unit_vectors(1030, 4)}, {BM25: sparse_matrix(1030)}
+    jsonl.write_points(path, store, dense, sparse)
+    for row, point in enumerate(jsonl.read_points(path)):
+        assert point.dense[PRIMARY].tobytes() == dense[PRIMARY][row].tobytes()
+        expected = sparse[BM25][row]
+        assert point.sparse[BM25].indices.tobytes() == expected.indices.tobytes()
+        assert point.sparse[BM25].values.tobytes() == expected.values.tobytes()
+    sparse[BM25].values[sparse[BM25].indptr[1027]] = 0
+    with pytest.raises(BundleError, match="row 1027 is damaged: a value is zero"):
+        jsonl.write_sparse(tmp_path / "s", store, sparse)
+    dense[PRIMARY][1028] = np.nan
+    with pytest.raises(BundleError, match=f"'{PRIMARY}' in row 1028"):
+        jsonl.write_points(path, store, dense, {})
+
+
+def test_a_rerank_line_begins_with_the_contracts_fields(tmp_path: Path) -> None:
+    record = {"note": "x", "scores": [1.0], "query": "q", "query_id": "q1"}
+    lines = jsonl.write_rerank(tmp_path / "r", [record, record])
+    written = (tmp_path / "r").read_bytes()
+    assert (lines.rows, lines.bytes_written) == (2, len(written))
+    first = orjson.loads(written.splitlines()[0])
+    assert list(first) == ["query_id", "query", "scores", "note"]
+    assert first == record
 
 
 def test_memory_mapped_and_strided_vectors_are_written_alike(tmp_path: Path) -> None:

@@ -37,9 +37,12 @@ from processor.ultimate_embedder.testing import (
     WordOverlapScorer,
     hashing_parts,
 )
+from processor.ultimate_embedder.verify import verify_bundle
 from processor.ultimate_embedder.workers.jobs import EncodeJob
 from processor.ultimate_embedder.workers.opening import in_process
 from processor.ultimate_embedder.workers.pool import BatchExecutor, WorkerPool
+
+BLEND = "blend(weight=0.1, bound=4)"
 
 Fails = Callable[[int, int], bool]
 """Told a call's number and its positions, says whether memory fails."""
@@ -216,6 +219,9 @@ def test_the_smaller_reranker_that_was_named_takes_over_and_is_told(
     assert ran.fallback_reason.endswith(step)
     assert heard.of(FallbackUsed)[-1].reason == step  # type: ignore[attr-defined]
     assert {len(run.scores) for run in ran.runs} == {rerank.top_k}
+    assert ran.statistics["hf_model_id"] == rerank.hf_model_id
+    assert ran.statistics["blends"] == {"residual-minilm-l6": BLEND}
+    assert verify_bundle(tmp_path / "out" / "docs").findings == ()
 
 
 def test_a_reranker_without_room_for_its_weights_makes_way_for_the_smaller_one(
@@ -237,6 +243,9 @@ def test_a_reranker_without_room_for_its_weights_makes_way_for_the_smaller_one(
     assert isinstance(ran, RerankRan)
     assert ran.model == "residual-minilm-l6"
     assert ran.fallback_reason == "out of memory: model residual-minilm-l6"
+    assert ran.statistics["difference"] == "residual-minilm-l6"
+    assert ran.statistics["blend"] == BLEND
+    assert verify_bundle(tmp_path / "out" / "docs").findings == ()
 
 
 class Killer(RecordingListener):

@@ -195,6 +195,26 @@ def test_a_subfolder_without_a_usable_chunk_and_a_repeated_id_are_no_fault(
     assert check_statistics(bundle, source=again).sound
 
 
+def test_a_chunk_set_aside_when_it_was_stored_is_not_missed(
+    bundle: Path, source: CollectionFolder
+) -> None:
+    files = ["x_chunks.json", "api/deep/x_chunks.json"]
+    for name in files:
+        path = source.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps([{"text": "Set aside."}]), encoding="utf-8")
+    (again,) = find_collections(source.path.parent)
+    assert not check_statistics(bundle, source=again).sound
+
+    def say(document: dict[str, Any]) -> None:
+        document["conservation"]["quarantined"] += [
+            {"file": name, "index": 0, "reason": "metadata_not_json"} for name in files
+        ]
+
+    in_manifest(bundle, say)
+    assert check_statistics(bundle, source=again).sound
+
+
 def test_without_points_the_ids_and_vectors_are_still_counted(
     bundle: Path, source: CollectionFolder
 ) -> None:
@@ -218,6 +238,7 @@ def test_a_bundle_without_its_ids_file_is_one_error(bundle: Path) -> None:
         ("docs:api:in/ner:chunk:1.md:chunk:12", [(b"api", b"in/ner:chunk:1.md", 12)]),
         ("docs:a:b:c.md:chunk:3", [(b"a", b"b:c.md", 3), (b"a:b", b"c.md", 3)]),
         ("other:api:a.md:chunk:0", []),
+        ("api:a.md:chunk:0", []),
         ("docs:api:a.md:chunk:01", []),
         ("docs:api:a.md:chunk:-1", []),
         ("docs:api:a.md:chunk:", []),
@@ -230,6 +251,7 @@ def test_an_id_names_subdirectory_file_and_position(
     chunk_id: str, places: list[tuple[bytes, bytes, int]]
 ) -> None:
     assert places_of(chunk_id, "docs", ("api", "a", "a:b")) == places
+    assert places_of(chunk_id, "docs", ("a:b", "api", "a")) == places
 
 
 def test_without_names_to_choose_from_a_subdirectory_ends_at_the_first_colon() -> None:
@@ -253,11 +275,21 @@ def test_positions_are_ordered_as_numbers_and_names_as_bytes() -> None:
     assert check.fault("c:a:a:chunk:5") is not None
 
 
+def test_an_id_follows_neither_itself_nor_an_earlier_one_past_a_malformed_one() -> None:
+    check = ChunkIdCheck("c", ("a",))
+    assert check.fault("c:a:b.md:chunk:1") is None
+    assert "does not follow" in str(check.fault("c:a:b.md:chunk:1"))
+    assert "not of the form" in str(check.fault("c/a/b.md#2"))
+    assert "does not follow" in str(check.fault("c:a:b.md:chunk:0"))
+    assert (check.malformed, check.out_of_order) == (1, 2)
+
+
 def test_verify_names_the_line_of_an_id_of_another_form(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     in_lines(bundle / IDS, _another_form)
     assert run_function(verify, [str(bundle)]) == 1
     out = capsys.readouterr().out
-    assert "line 4, byte" in out
-    assert "chunk_id is not of the form" in out
+    offset = sum(map(len, (bundle / IDS).read_bytes().splitlines(keepends=True)[:3]))
+    place = f"{IDS}: line 4, byte {offset}"
+    assert f"damaged: {place}: chunk_id is not of the form" in out

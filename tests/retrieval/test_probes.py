@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import ir_measures
 import numpy as np
@@ -268,6 +269,7 @@ def test_probes_name_the_row_that_answers() -> None:
         assert probe.query.text not in probe.masked_text
         assert probe.masked_text in chunks[probe.row].text
     assert len({probe.query.query_id for probe in probes}) == 200
+    assert {len(probe.query.query_id) for probe in probes} == {len("probe-") + 16}
 
 
 @given(st.integers(0, 2**20), st.integers(0, 300))
@@ -295,6 +297,21 @@ def test_more_chunks_than_are_held_still_give_the_smallest_places() -> None:
     assert len(every) == 3000
     drawn = [probe.row for probe in draw_probes(chunks, 200)]
     assert drawn == [probe.row for probe in every][:200]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_probes_are_the_first_of_many_where_most_questions_repeat(
+    count: int,
+) -> None:
+    single = corpus(20)
+    repeated = [
+        chunk(f"# About repeated w{i % 600} there\n\n{BODY} {i}.", f"r{i}.md")
+        for i in range(1200)
+    ]
+    drawn = [probe.row for probe in draw_probes([*single, *repeated], 20)]
+    assert len(drawn) > 5
+    few = draw_probes([*single, *repeated], count)
+    assert [probe.row for probe in few] == drawn[:count]
 
 
 def test_a_question_asked_by_several_chunks_is_left_out() -> None:
@@ -333,6 +350,25 @@ def test_of_more_than_are_held_the_short_ones_count_in_any_order(
     assert all(probe.row % 3 for probe in drawn)
     turned = draw_probes([*short, *chunks][::-1], 200)
     assert [p.query.text for p in turned] == [p.query.text for p in drawn]
+
+
+@pytest.mark.parametrize(("words", "drawn"), [(9, 0), (10, 1)])
+def test_an_answer_has_at_least_ten_words_beside_the_question(
+    words: int, drawn: int
+) -> None:
+    asking = chunk("# How payload indexes work\n" + "answer " * words)
+    assert len(draw_probes([asking], 10)) == drawn
+
+
+def test_files_of_one_name_in_two_folders_are_two_files() -> None:
+    chunks = [
+        replace(
+            chunk(f"{BODY} {folder}", "a.md", title=f"How payload {folder} works"),
+            source_subdir=folder,
+        )
+        for folder in ("indexing", "storage")
+    ]
+    assert sorted(probe.row for probe in draw_probes(chunks, 10)) == [0, 1]
 
 
 def test_a_hostile_text_is_looked_at_in_little_time() -> None:

@@ -224,6 +224,17 @@ def test_a_probes_answer_is_read_without_the_question() -> None:
     )
     assert plain.queries[0].ranking.rows[0] == 0
     assert hidden.queries[0].ranking.scores.tolist()[0] < 0
+    other, masked_there = (
+        pipeline([], config()).run([found("index", masked=m)], Texts(TEXTS), "c")
+        for m in (None, masked)
+    )
+    scores = [
+        dict(zip(one["candidate_ids"], one["scores"], strict=True))
+        for one in (*other.records, *masked_there.records)
+    ]
+    assert {row for row in scores[0] if scores[0][row] != scores[1][row]} == {
+        "c:s:f.md:chunk:0"
+    }
 
 
 def test_redacted_queries_are_keyed_hashes_in_header_and_record() -> None:
@@ -268,6 +279,7 @@ def test_a_timeout_leaves_the_rest_to_fusion_and_says_so() -> None:
     finished = events[-1]
     assert isinstance(finished, StageFinished)
     assert finished.fallback_reason == "timeout"
+    assert (finished.items, finished.candidates) == (1, result.candidates)
 
 
 def test_each_query_is_one_event_and_no_event_holds_its_text() -> None:
@@ -280,7 +292,20 @@ def test_each_query_is_one_event_and_no_event_holds_its_text() -> None:
     assert isinstance(events[-1], StageFinished)
     assert events[-1].candidates == result.candidates == 8
     assert not any(word in repr(event) for event in events for word in WORDS[:6])
-    assert result.latency_ms(50) is not None
+    assert isinstance(events[0], StageStarted)
+    assert (events[0].total, events[-1].items) == (2, 2)
+    assert [batch.candidates for batch in batches] == [4, 4]
+    assert [batch.batch_size for batch in batches] == [4, 4]
+    assert {batch.device for batch in batches} == {"cpu"}
+    times = [header.latency_ms for header in result.headers]
+    assert result.latency_ms(0) == min(times)
+    assert result.latency_ms(100) == max(times)
+
+
+def test_without_a_query_there_is_no_latency() -> None:
+    result = pipeline([], config()).run([], Texts(TEXTS), "c")
+    assert (result.queries, result.latency_ms(50)) == ((), None)
+    assert result.not_reranked == 0
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.ultimate_embedder.config import RerankingConfig
+from processor.ultimate_embedder.encoders.passes import DeviceUse
 from processor.ultimate_embedder.errors import DeviceOutOfMemory
+from processor.ultimate_embedder.memory_plan import Calibration
 from processor.ultimate_embedder.records import (
     Chunk,
     Float32Array,
@@ -23,7 +25,11 @@ from processor.ultimate_embedder.stages.cross_encoder import (
 )
 from processor.ultimate_embedder.stages.fusion import QueryRankings
 from processor.ultimate_embedder.stages.rerank import RerankPipeline, RerankResult
-from processor.ultimate_embedder.telemetry.events import BatchFinished, Event
+from processor.ultimate_embedder.telemetry.events import (
+    BatchFinished,
+    Event,
+    StageFinished,
+)
 
 CAP = 4
 CANDIDATES = 6
@@ -75,10 +81,11 @@ def rerank(
     *,
     timeout: float | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    candidates: int = CANDIDATES,
 ) -> tuple[RerankResult, list[BatchFinished]]:
     events: list[Event] = []
     config = RerankingConfig(
-        name="tiny", hf_model_id="x", candidates=CANDIDATES, top_k=2, batch_cap=CAP
+        name="tiny", hf_model_id="x", candidates=candidates, top_k=2, batch_cap=CAP
     )
     pipeline = RerankPipeline(
         CrossEncoderBatchExecutor(scorer, CAP, clock=clock),
@@ -137,6 +144,45 @@ def test_queries_share_the_time_by_what_was_computed_for_them() -> None:
     a_position = [one.seconds / one.padded_tokens for one in told]
     assert a_position == pytest.approx([a_position[0]] * len(few))
     assert max(latencies) > min(latencies)
+
+
+def test_a_query_alone_has_the_time_that_its_own_pairs_took() -> None:
+    class Slow(Device):
+        def score(self, pairs: Sequence[tuple[str, str]]) -> Float32Array:
+            time.sleep(0.01)
+            return super().score(pairs)
+
+    result, _ = rerank(Slow("cpu"), ASKED[:3])
+    assert all(header.latency_ms >= 10 for header in result.headers)
+
+
+def test_the_device_and_what_it_held_are_told() -> None:
+    use = DeviceUse(
+        model="tiny",
+        device="cuda:1",
+        used_bytes=lambda: 3 << 30,
+        calibration=Calibration(
+            rows=2, length=256, reckoned_bytes=100, measured_bytes=120
+        ),
+    )
+    executor = CrossEncoderBatchExecutor(Device("cuda:1"), CAP, use=use)
+    events: list[Event] = []
+    config = RerankingConfig(
+        name="tiny", hf_model_id="x", candidates=CANDIDATES, top_k=2
+    )
+    pipeline = RerankPipeline(executor, config, events.append, "run-1")
+    result = pipeline.run(ASKED[:2], Texts(), "c")
+    (finished,) = [event for event in events if isinstance(event, StageFinished)]
+    assert (finished.device, finished.gpu_peak_bytes) == ("cuda:1", 3 << 30)
+    assert (result.device, result.calibration) == ("cuda:1", use.calibration)
+    assert [header.gpu_peak_gb for header in result.headers] == [3.0, 3.0]
+
+
+def test_a_query_with_more_candidates_than_batches_hold_stands_alone() -> None:
+    few, _ = rerank(Device("cuda:0"), ASKED[:3], candidates=CAP * 1000)
+    alone, _ = rerank(Device("cpu"), ASKED[:3], candidates=CAP * 1000)
+    assert list(few.records) == list(alone.records)
+    assert len(few.queries) == 3
 
 
 def test_a_pair_without_room_costs_its_own_query_alone_some_candidates() -> None:

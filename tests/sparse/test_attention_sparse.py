@@ -12,7 +12,7 @@ import pytest
 import torch
 from fastembed.common.onnx_model import OnnxOutputContext
 from fastembed.sparse.bm42 import Bm42
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModel
 
 from processor.ultimate_embedder.encoders.attention_sparse import (
@@ -191,6 +191,7 @@ def test_queries_have_fastembeds_words_each_with_one(
         vector = encoder.encode_query(text)
         assert vector.indices.tolist() == sorted(expected.indices.tolist())
         assert vector.values.tolist() == [1.0] * len(expected.indices)
+        assert (vector.indices.dtype, vector.values.dtype) == (np.uint32, np.float32)
 
 
 def test_texts_together_have_the_vectors_of_each_alone(
@@ -202,6 +203,9 @@ def test_texts_together_have_the_vectors_of_each_alone(
     found = together.encode_rows(texts)
     assert len(found) == len(texts)
     assert len(together.encode_rows([])) == 0
+    hollow = next(one for one in texts if len(one[0]) == 2)
+    last = together.encode_rows([texts[0], hollow])
+    assert list(map(len, last)) == [len(found[0]), 0]
     for row, text in enumerate(texts):
         alone = one_vector(AttentionSparseEncoder(vocabulary), *text)
         assert found[row].indices.tobytes() == alone.indices.tobytes()
@@ -253,12 +257,14 @@ def test_a_piece_that_continues_nothing_begins_a_word(vocabulary: Tokenizer) -> 
     texts = [
         ["zebra", "[SEP]", "##s"],  # a special token parts no word
         ["[CLS]", "##ing", "##s", "zebra", "[SEP]"],  # nor goes on with that text's
+        ["##ing", "zebra"],
     ]
     encoder = AttentionSparseEncoder(vocabulary)
     ids = [np.array([pieces[one] for one in text], dtype=np.uint32) for text in texts]
     found = encoder.encode_rows([(row, np.ones(len(row), np.float32)) for row in ids])
     assert set(found[1].indices.tolist()) == {token_id("ing"), token_id("zebra")}
     assert found[0].indices.tolist() == [token_id("zebra")]
+    assert set(found[2].indices.tolist()) == {token_id("ing"), token_id("zebra")}
     weights = dict(zip(found[1].indices.tolist(), found[1].values, strict=True))
     assert weights[token_id("ing")] > weights[token_id("zebra")]  # two pieces
 
@@ -281,9 +287,74 @@ def test_unusable_attention_is_refused(vocabulary: Tokenizer) -> None:
         one_vector(encoder, ids, np.ones(2, dtype=np.float32))
     with pytest.raises(ModelError, match="not finite"):
         one_vector(encoder, ids, np.array([0, np.nan, 0], dtype=np.float32))
+    with pytest.raises(ModelError, match="not finite"):
+        one_vector(encoder, ids, np.array([0, np.inf, 0], dtype=np.float32))
+    longer, holed = np.repeat(ids, 2), np.full(6, np.nan, dtype=np.float32)
+    with pytest.raises(ModelError, match="6 tokens, 6 weights"):
+        encoder.encode_rows([(ids, np.ones(3, dtype=np.float32)), (longer, holed)])
     foreign = np.array([101, 10**6, 102], dtype=np.uint32)
-    with pytest.raises(ModelError, match="another model"):
+    with pytest.raises(ModelError, match=r"Token 1000000 .* another model"):
         one_vector(encoder, foreign, np.ones(3, dtype=np.float32))
+
+
+def test_the_exponent_is_that_of_the_encoder(vocabulary: Tokenizer) -> None:
+    ids = np.array(vocabulary.encode("zebra giraffe").ids, dtype=np.uint32)
+    weights = np.linspace(0.1, 0.4, len(ids), dtype=np.float32)
+    root = one_vector(AttentionSparseEncoder(vocabulary), ids, weights)
+    plain = AttentionSparseEncoder(vocabulary, alpha=1.0)
+    values = one_vector(plain, ids, weights).values
+    np.testing.assert_allclose(values, root.values**2, rtol=1e-6)
+
+
+def test_two_stems_with_one_id_are_told_apart_in_each_of_many_texts(
+    vocabulary: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = []
+    for words in (COLLIDING, COLLIDING[::-1], ("zebra", COLLIDING[1])):
+        ids = np.array(vocabulary.encode(" ".join(words)).ids, dtype=np.uint32)
+        texts.append((ids, np.linspace(0.1, 0.9, len(ids), dtype=np.float32)))
+    alone = [one_vector(AttentionSparseEncoder(vocabulary), *one) for one in texts]
+    assert list(map(len, alone)) == [1, 1, 2]
+    together = AttentionSparseEncoder(vocabulary).encode_rows(texts)
+    monkeypatch.setattr(
+        "processor.ultimate_embedder.encoders.word_pieces._MEMO_WORDS", 1
+    )
+    forgetful = AttentionSparseEncoder(vocabulary)
+    for _ in range(2):
+        for row, text in enumerate(texts):
+            for found in (together[row], one_vector(forgetful, *text)):
+                assert found.indices.tobytes() == alone[row].indices.tobytes()
+                assert found.values.tobytes() == alone[row].values.tobytes()
+
+
+def test_a_stem_whose_id_another_took_stands_in_order(vocabulary: Tokenizer) -> None:
+    encoder = AttentionSparseEncoder(vocabulary)
+    encoder.encode_query(COLLIDING[0])
+    words = "zebra giraffe walrus river mountain index payload"
+    found = encoder.encode_query(f"{COLLIDING[1]} {words}").indices.tolist()
+    assert found == sorted(found)
+    assert 0 < found.index(token_id(COLLIDING[1])) < len(found) - 1
+
+
+def test_words_of_one_piece_with_one_id_are_told_apart_after_forgetting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pieces = {word: number for number, word in enumerate(("[UNK]", *COLLIDING))}
+    tokenizer = Tokenizer(models.WordPiece(pieces))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    monkeypatch.setattr(
+        "processor.ultimate_embedder.encoders.word_pieces._MEMO_WORDS", -1
+    )
+    encoder = AttentionSparseEncoder(tokenizer)
+    for text in (" ".join(COLLIDING), *COLLIDING):
+        assert encoder.encode_query(text).indices.tolist() == [token_id(COLLIDING[0])]
+
+
+def test_a_word_added_to_the_vocabulary_is_a_word() -> None:
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.add_tokens(["qdrantish"])
+    found = AttentionSparseEncoder(tokenizer).encode_query("qdrantish zebra")
+    assert set(found.indices.tolist()) == {token_id("qdrantish"), token_id("zebra")}
 
 
 def test_documents_without_a_model_are_refused(vocabulary: Tokenizer) -> None:
@@ -294,3 +365,6 @@ def test_documents_without_a_model_are_refused(vocabulary: Tokenizer) -> None:
 def test_a_tokenizer_that_is_not_wordpiece_is_refused() -> None:
     with pytest.raises(ModelError, match="WordPiece tokenizer, not BPE"):
         AttentionSparseEncoder(Tokenizer(models.BPE()))
+    whole_words = models.WordPiece({"[UNK]": 0}, continuing_subword_prefix="")
+    with pytest.raises(ModelError, match="needs a WordPiece tokenizer"):
+        AttentionSparseEncoder(Tokenizer(whole_words))

@@ -202,6 +202,7 @@ def test_entries_only_the_inverted_lists_have_are_found(bundle: Path) -> None:
         (setter("candidate_ids", 0, value="nobody"), "candidate 'nobody' is unknown"),
         (setter("scores", value=[1.0]), "1 scores for 3 candidates"),
         (setter("scores", 0, value=None), "scores holds something that is not"),
+        (setter("scores", 0, value=True), "scores holds something that is not"),
         (setter("dense_scores", 0, value="x"), "dense_scores holds something"),
         (lambda r: r.pop("candidate_ids"), "another shape"),
     ],
@@ -247,6 +248,7 @@ def blended(record: dict[str, Any]) -> None:
         (lambda r: r.pop("cross_scores"), "are not blend("),
         (setter("cross_scores", 0, value=None), "cross_scores holds something"),
         (setter("scores", 2, value=99.0), "the scores rise"),
+        (lambda r: r.update(fused_scores=[-x for x in r["fused_scores"]]), "are not"),
     ],
 )
 def test_scores_that_are_not_the_blend_of_their_parts_are_found(
@@ -264,6 +266,66 @@ def test_scores_that_are_not_the_blend_of_their_parts_are_found(
     if problem:
         assert problem in found[0].problem
         assert all(finding.place.startswith("line 2") for finding in found)
+
+
+@pytest.mark.parametrize("statistics", [{}, {"blend": "mix(0.5)"}])
+def test_scores_of_which_nothing_is_known_are_not_recomputed(
+    bundle: Path, statistics: dict[str, Any]
+) -> None:
+    edit_line(bundle / RERANK, 1, blended)
+    ran = RerankRan(model="m", queries=2, candidates=3, top_k=3, statistics=statistics)
+    assert findings_after(bundle, rerank_run=ran) == ()
+
+
+def test_a_blend_of_equal_fused_scores_is_that_of_the_logits(bundle: Path) -> None:
+    def alike(record: dict[str, Any]) -> None:
+        record["cross_scores"] = [3.0, 1.0, 0.5]
+        record["scores"] = SUM.term(np.array(record["cross_scores"])).tolist()
+        record["fused_scores"] = [0.5] * 3
+
+    for line in (1, 2):
+        edit_line(bundle / RERANK, line, alike)
+    ran = RerankRan(
+        model="m", queries=2, candidates=3, top_k=3, statistics={"blend": str(SUM)}
+    )
+    assert findings_after(bundle, rerank_run=ran) == ()
+    edit_line(bundle / RERANK, 2, setter("scores", 0, value=4.0))
+    (finding,) = findings_after(bundle, rerank_run=ran)
+    assert finding.place.startswith("line 2")
+
+
+def test_fused_scores_that_differ_in_their_last_bit_accuse_no_blend(
+    bundle: Path,
+) -> None:
+    plain, near = BlendConfig(weight=1), float(np.nextafter(0.5, 1))
+    fused = RankedList(np.arange(3), np.array([near, 0.5, 0.1]))
+    found = blend(fused, np.array([9.0, 8.7, -9.0]), plain, 2)
+    assert found.rows.tolist() == [0, 1]
+
+    def tied(record: dict[str, Any]) -> None:
+        record["candidate_ids"] = record["candidate_ids"][:2]
+        record["scores"], record["cross_scores"] = found.scores.tolist(), [9.0, 8.7]
+        record["fused_scores"] = [near, 0.5]
+        record["dense_scores"] = record["sparse_scores"] = [None, None]
+
+    for line in (1, 2):
+        edit_line(bundle / RERANK, line, tied)
+    said = {"blend": str(plain)}
+    ran = RerankRan(model="m", queries=2, candidates=3, top_k=2, statistics=said)
+    assert findings_after(bundle, rerank_run=ran) == ()
+    edit_line(bundle / RERANK, 2, setter("cross_scores", 0, value=9.1))
+    assert len(findings_after(bundle, rerank_run=ran)) == 1
+
+
+def test_scores_of_a_model_that_stepped_in_are_by_its_own_blend(bundle: Path) -> None:
+    edit_line(bundle / RERANK, 1, lambda r: r.update(cross_scores=r["scores"]))
+    edit_line(bundle / RERANK, 2, blended)
+    said = {"blend": None, "blends": {"first": None, "smaller": str(SUM)}}
+    ran = RerankRan(model="first", queries=2, candidates=3, top_k=3, statistics=said)
+    assert findings_after(bundle, rerank_run=ran) == ()
+    edit_line(bundle / RERANK, 2, setter("scores", 1, value=0.9))
+    (finding,) = findings_after(bundle, rerank_run=ran)
+    assert finding.problem == "the scores are not the cross_scores"
 
 
 def test_scores_that_should_be_the_logits_and_are_not_are_found(bundle: Path) -> None:

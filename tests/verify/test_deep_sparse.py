@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bundle_parts import (
     make_manifest,
     make_store,
 )
+from test_contradictions import edit_line, reseal
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.verify import verify
@@ -115,7 +117,7 @@ def test_bm25_vectors_are_made_again_with_the_stored_average_length(
 
 def other_value(vectors: list[SparseVector]) -> None:
     values = vectors[3].values.copy()
-    values[0] *= np.float32(1.001)
+    values[0] *= np.float32(1.0001)
     vectors[3] = SparseVector(vectors[3].indices, values)
 
 
@@ -231,6 +233,138 @@ def test_splade_vectors_are_compared_by_their_cosine(tmp_path: Path) -> None:
     found = deep(bundle, embed_sparse=turned).findings
     assert {finding.place for finding in found} >= {"line 1", "line 9"}
     assert all("cosine" in finding.problem for finding in found)
+
+
+def test_bm25_and_metadata_terms_are_made_again_as_the_manifest_says(
+    tmp_path: Path,
+) -> None:
+    store = ListStore(
+        [replace(chunk, text=f"snake_case {chunk.text}") for chunk in make_store(ROWS)]
+    )
+    for chunk in store:
+        chunk.metadata["sparse_features"] = {"term_weights": {"snake_case": 1.5}}
+    said = {"profile": "code", "k": 1.7, "b": 0.3, "average_length": AVERAGE}
+    facts = {
+        BM25: {"kind": "bm25", **said},
+        ATTENTION: {"kind": "attention", "profile": "code", "source": "metadata"},
+    }
+    encoder = Bm25Encoder("code", average_length=AVERAGE, k=1.7, b=0.3)
+    vectors = {
+        BM25: list(encoder.encode_documents([chunk.text for chunk in store])),
+        ATTENTION: [MetadataTerms("code").vector(chunk.metadata) for chunk in store],
+    }
+    report = deep(export(tmp_path, store, ones([""] * ROWS), vectors, facts))
+    assert report.whole
+    for key in vectors:
+        told = f"{ROWS} sparse vectors made again by {key}, {ROWS} equal bit for bit"
+        assert told in report.checks
+
+
+@pytest.mark.parametrize(
+    ("factor", "places"),
+    [(1.01, set()), (1.05, {f"line {n + 1}" for n in range(ROWS)})],
+)
+def test_attention_may_differ_a_little_between_machines(
+    tmp_path: Path, factor: float, places: set[str]
+) -> None:
+    store = make_store(ROWS)
+    vectors = bm25_vectors(store)
+
+    def other(texts: Sequence[str], _: object) -> list[SparseVector]:
+        changed = np.float32(factor)
+        return [SparseVector(one.indices, one.values * changed) for one in vectors]
+
+    bundle = export(tmp_path, store, ones([""] * ROWS), {ATTENTION: vectors})
+    report = deep(bundle, embed_sparse=other)
+    assert {finding.place for finding in report.findings} == places
+    told = f"{ROWS} sparse vectors made again by {ATTENTION}, 0 equal bit for bit"
+    assert told in report.checks
+
+
+def test_a_model_that_is_not_here_stops_no_other_comparison(tmp_path: Path) -> None:
+    store = make_store(ROWS)
+    vectors = bm25_vectors(store)
+    other_value(vectors)
+    both = {ATTENTION: bm25_vectors(store), BM25: vectors}
+    report = deep(export(tmp_path, store, ones([""] * ROWS), both))
+    assert [finding.place for finding in report.findings] == ["line 4"]
+    assert any(f"not made again by {ATTENTION}" in note for note in report.notes)
+
+
+EMPTY = SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
+
+
+@pytest.mark.parametrize("empty", [("stored", "made"), ("stored",), ("made",)])
+def test_a_splade_vector_without_terms_is_like_another_such_one_alone(
+    tmp_path: Path, empty: tuple[str, ...]
+) -> None:
+    store = make_store(ROWS)
+    vectors = {name: bm25_vectors(store) for name in ("stored", "made")}
+    for name in empty:
+        vectors[name][3] = EMPTY
+    facts = {SPLADE: {"kind": "splade"}}
+    sparse = {SPLADE: vectors["stored"]}
+    bundle = export(tmp_path, store, ones([""] * ROWS), sparse, facts)
+    report = deep(bundle, embed_sparse=lambda _, __: vectors["made"])
+    places = [finding.place for finding in report.findings]
+    assert places == ([] if len(empty) == 2 else ["line 4"])
+
+
+def test_a_splade_vector_a_little_turned_is_found(tmp_path: Path) -> None:
+    store = make_store(ROWS)
+    vectors = bm25_vectors(store)
+    changed = list(vectors)
+    values = vectors[3].values.copy()
+    values[0] *= np.float32(1.3)
+    changed[3] = SparseVector(vectors[3].indices, values)
+    facts = {SPLADE: {"kind": "splade"}}
+    bundle = export(tmp_path, store, ones([""] * ROWS), {SPLADE: changed}, facts)
+    (finding,) = deep(bundle, embed_sparse=lambda _, __: vectors).findings
+    assert (finding.place, "cosine 0.9" in finding.problem) == ("line 4", True)
+
+
+@pytest.mark.parametrize("end", [b"", b"[]\n"], ids=["missing", "no object"])
+def test_a_sparse_line_at_fault_is_told_and_not_made_again(
+    tmp_path: Path, end: bytes
+) -> None:
+    store = make_store(ROWS)
+    bundle = export(tmp_path, store, ones([""] * ROWS), {BM25: bm25_vectors(store)})
+    path = bundle / "docs_sparse.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-1], end]))
+    reseal(bundle)
+    report = deep(bundle)
+    assert path.name in {finding.file for finding in report.findings}
+    assert not any("made again" in check for check in report.checks)
+
+
+def test_rows_after_one_that_lacks_its_vector_are_still_made_again(
+    tmp_path: Path,
+) -> None:
+    store = make_store(ROWS)
+    vectors = bm25_vectors(store)
+    other_value(vectors)
+    bundle = export(tmp_path, store, ones([""] * ROWS), {BM25: vectors})
+    edit_line(bundle / "docs_sparse.jsonl", 2, lambda record: record.pop(BM25))
+    reseal(bundle)
+    found = {(f.place, f.problem) for f in deep(bundle).findings}
+    assert ("line 4", f"'{BM25}': other values than its text made again") in found
+
+
+def test_damaged_points_or_sparse_vectors_are_not_made_again(tmp_path: Path) -> None:
+    store = make_store(ROWS)
+    vectors = {BM25: bm25_vectors(store)}
+    bundle = export(tmp_path, store, ones([""] * ROWS), vectors)
+    sparse, points = bundle / "docs_sparse.jsonl", bundle / "docs_qdrant.jsonl"
+    whole = sparse.read_bytes()
+    sparse.write_bytes(whole.replace(b"0", b"1", 1))
+    notes = deep(bundle).notes
+    assert "no sparse vectors made again: their file is damaged" in notes
+    sparse.write_bytes(whole)
+    points.write_bytes(points.read_bytes().replace(b"plain text", b"other text"))
+    report = deep(bundle)
+    assert "not embedded again: there are no undamaged points" in report.notes
+    assert {finding.file for finding in report.findings} == {points.name}
 
 
 def test_attention_vectors_are_repeated_by_the_embedded_model(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,51 @@ def test_a_file_that_cannot_be_read_is_a_finding(
     found = [f for f in verify_bundle(bundle).findings if f.file == name]
     assert found[0].problem == "cannot be read: Input/output error"
     assert any("cannot be read further" in finding.problem for finding in found)
+
+
+def test_a_process_without_memory_damages_no_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise OSError(12, "Cannot allocate memory", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        verify_bundle(bundle)
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 6, 10])
+def test_a_process_without_file_descriptors_damages_no_bundle(
+    bundle: Path, left: int
+) -> None:
+    assert verify_bundle(bundle).whole
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 16, before[1]))
+    held: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(left):
+            os.close(held.pop())
+        with pytest.raises(OSError, match="Too many open files"):
+            verify_bundle(bundle)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_cannot_be_looked_at_is_told_by_its_name_in_the_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise OSError(5, "Input/output error", str(path / "part"))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    (finding,) = verify_bundle(bundle).findings
+    assert str(finding) == "part: whole file: cannot be read: Input/output error"
 
 
 def test_a_manifest_that_lost_the_key_of_its_own_sum_is_not_read(bundle: Path) -> None:

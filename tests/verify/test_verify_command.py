@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundle_parts import COMPANION, PRIMARY, export_bundle, make_store, unit_vectors
+from test_contradictions import reseal
 
 from processor.ultimate_embedder.cli.entry import run_function
 from processor.ultimate_embedder.cli.verify import verify
+from processor.ultimate_embedder.errors import ModelNotAvailable
 from processor.ultimate_embedder.records import Float32Array
 from processor.ultimate_embedder.verify import verify_bundle
 
@@ -135,3 +138,72 @@ def test_the_sample_is_spread_over_the_rows(tmp_path: Path) -> None:
 
     verify_bundle(export_bundle(tmp_path, rows=100), deep=True, embed=count)
     assert asked == [32, 32]
+
+
+def test_a_sample_is_compared_with_its_own_rows_from_the_first_to_the_last(
+    tmp_path: Path,
+) -> None:
+    bundle = export_bundle(tmp_path, rows=100)
+    texts = [chunk.text for chunk in make_store(100)]
+    stored = {PRIMARY: unit_vectors(100, 12, 1), COMPANION: unit_vectors(100, 8, 2)}
+    asked: dict[str, list[int]] = {}
+
+    def embed(wanted: Sequence[str], key: str) -> Float32Array:
+        asked[key] = [texts.index(text) for text in wanted]
+        vectors = stored[key][asked[key]].copy()
+        vectors[-1, 0] += 0.1 if key == PRIMARY else np.nan
+        return vectors
+
+    report = verify_bundle(bundle, deep=True, embed=embed)
+    rows = asked[PRIMARY]
+    assert (len(rows), rows[0], rows[-1]) == (32, 0, 99)
+    assert {after - before for before, after in pairwise(rows)} == {3, 4}
+    assert {finding.place for finding in report.findings} == {"row 99"}
+    assert {finding.file for finding in report.findings} == {
+        f"docs_{key}_embeddings.npy" for key in (PRIMARY, COMPANION)
+    }
+    told = f"32 texts embedded again by {PRIMARY}, 31 equal bit for bit"
+    assert told in report.checks
+
+
+def test_a_model_that_is_not_here_stops_no_other_from_embedding_again(
+    tmp_path: Path,
+) -> None:
+    def companion(texts: Sequence[str], key: str) -> Float32Array:
+        if key == PRIMARY:
+            raise ModelNotAvailable("its weights are not here")
+        return remembering(texts, key)
+
+    report = verify_bundle(export_bundle(tmp_path), deep=True, embed=companion)
+    assert any(f"not embedded again by {PRIMARY}" in note for note in report.notes)
+    told = f"23 texts embedded again by {COMPANION}, 23 equal bit for bit"
+    assert told in report.checks
+
+
+def test_nothing_is_embedded_again_without_being_asked_for(tmp_path: Path) -> None:
+    def embed(texts: Sequence[str], key: str) -> Float32Array:
+        raise AssertionError("nobody asked")
+
+    assert verify_bundle(export_bundle(tmp_path), embed=embed).whole
+
+
+@pytest.mark.parametrize("name", ["docs_qdrant.jsonl", "docs_sparse.jsonl"])
+def test_a_line_that_is_missing_accuses_no_model(tmp_path: Path, name: str) -> None:
+    bundle = export_bundle(tmp_path)
+    lines = (bundle / name).read_bytes().splitlines(keepends=True)
+    (bundle / name).write_bytes(b"".join(lines[:-1]))
+    reseal(bundle)
+    report = verify_bundle(bundle, deep=True, embed=remembering)
+    assert (name, "line 22") in {(f.file, f.place) for f in report.findings}
+    assert not any(finding.file.endswith(".npy") for finding in report.findings)
+
+
+def test_vectors_too_few_for_the_sample_are_not_compared_with_it(
+    tmp_path: Path,
+) -> None:
+    bundle = export_bundle(tmp_path)
+    name = f"docs_{PRIMARY}_embeddings.npy"
+    np.save(bundle / name, np.load(bundle / name)[:-1])
+    reseal(bundle)
+    report = verify_bundle(bundle, deep=True, embed=remembering)
+    assert [f.place for f in report.findings if f.file == name] == ["header"]

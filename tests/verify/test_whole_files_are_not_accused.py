@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 from bundle_parts import export_bundle
+from real_bundle import run_bundle
 from test_contradictions import IDS, POINTS, POSTINGS, RERANK, SPARSE
 
 from processor.ultimate_embedder.cli.entry import run_function
@@ -200,6 +201,13 @@ def without_root(*command: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def test_a_run_that_reranks_without_sparse_vectors_is_whole(tmp_path: Path) -> None:
+    bundle = run_bundle(tmp_path, sparse=(), enable_sparse=False)
+    line = (bundle / RERANK).read_bytes().splitlines()[0]
+    assert orjson.loads(line)["sparse_scores"] is None
+    assert verify_bundle(bundle).findings == ()
 
 
 def test_a_folder_without_chunk_files_is_told_as_one(

@@ -289,23 +289,22 @@ def _rerank_run(
         lease_events=loans,
         peak_bytes=highest(loans),
         statistics={
-            "hf_model_id": config.rerank.hf_model_id if config.rerank else None,
+            "hf_model_id": found.config.hf_model_id,
             "not_reranked": found.not_reranked,
             "queries_by_model": found.queries_by_model,
             "oom_retries": found.oom_retries,
             "calibration": asdict(found.calibration) if found.calibration else None,
-            **_weights(config.rerank),
-            "blend": _printed(config.rerank.blend if config.rerank else None),
+            **_weights(found.config),
+            "blend": _printed(found.config.blend),
+            "blends": {model: _printed(one) for model, one in found.blends.items()},
             "candidates_per_query": config.rerank.candidates if config.rerank else 0,
             "query_source": "queries" if outcome.asked else "probes",
         },
     )
 
 
-def _weights(config: RerankingConfig | None) -> dict[str, Any]:
+def _weights(config: RerankingConfig) -> dict[str, Any]:
     """Return which weights scored, and how much of a pair they saw."""
-    if config is None:
-        return {}
     name = config.difference
     return {
         "max_tokens": config.max_tokens,

@@ -26,7 +26,7 @@ from ..records import (
     Query,
     RankedList,
 )
-from ..retrieval.blend import blend
+from ..retrieval.blend import BlendConfig, blend
 from ..telemetry.events import (
     BatchFinished,
     Emit,
@@ -54,13 +54,14 @@ class ChunkRows(Protocol):
 class RerankedQuery:
     """One query's new order: the best rows with the scores of every stage.
 
-    `model` scored it, `candidates` of them.
+    `model` scored it, `candidates` of them; its `blend` joined logits and fused scores.
     """
 
     query: Query
     ranking: RankedList
     header: CrossEncoderRerankRun
     model: str
+    blend: BlendConfig | None
     candidates: int
     record: dict[str, Any] = field(repr=False)
 
@@ -69,11 +70,12 @@ class RerankedQuery:
 class RerankResult:
     """What the stage did. `not_reranked` counts queries left as fusion ranked them.
 
+    `config` is of the reranker begun with: a smaller one where the first had no room.
     `fallback_reason` lists what it did less well than asked for: what memory did not
     allow, step by step, and what time did not. `oom_retries` counts halved batches.
     """
 
-    model: str
+    config: RerankingConfig
     queries: tuple[RerankedQuery, ...]
     candidates: int
     device: str = "cpu"
@@ -81,6 +83,16 @@ class RerankResult:
     fallback_reason: str | None = None
     oom_retries: int = 0
     calibration: Calibration | None = None
+
+    @property
+    def model(self) -> str:
+        """Key of the reranker begun with."""
+        return self.config.name
+
+    @property
+    def blends(self) -> dict[str, BlendConfig | None]:
+        """How each model's logits joined the fused scores; None: they stood alone."""
+        return {query.model: query.blend for query in self.queries}
 
     @property
     def queries_by_model(self) -> dict[str, int]:
@@ -178,7 +190,7 @@ class RerankPipeline:
             )
         )
         return RerankResult(
-            model=self._config.name,
+            config=self._config,
             queries=tuple(done),
             candidates=candidates,
             device=use.device,
@@ -313,6 +325,7 @@ class RerankPipeline:
             ranking=ranking,
             header=header,
             model=config.name,
+            blend=config.blend,
             candidates=len(candidates),
             record=record,
         )

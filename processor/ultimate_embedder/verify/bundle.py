@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -15,12 +14,9 @@ from .deep_sparse import EmbedSparse
 from .dense import check_dense
 from .files import check_files, read_manifest
 from .opened import open_bundle
-from .report import Findings, VerificationReport
+from .report import Findings, VerificationReport, blame_no_bundle
 from .rerank import check_rerank
 from .rows import check_rows
-
-_THIS_PROCESS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-"""Errors that are no fault of the bundle."""
 
 _ALL = "counts, ids, texts, vectors, inverted lists, reranked queries"
 
@@ -41,6 +37,7 @@ def verify_bundle(
     Raises:
         ValueError: `deep` without `embed`.
         UsageError: faiss is needed and not installed.
+        OSError: this process has no memory or no file descriptor left.
     """
     if deep and embed is None:
         raise ValueError("a deep verification needs `embed`")
@@ -48,8 +45,7 @@ def verify_bundle(
     try:
         _check(path, findings, embed if deep else None, embed_sparse)
     except OSError as error:
-        if error.errno in _THIS_PROCESS:
-            raise
+        blame_no_bundle(error)
         place = os.path.relpath(error.filename or path, path)
         reason = error.strerror or error
         findings.add(place, "whole file", f"cannot be read: {reason}")

@@ -11,7 +11,7 @@ from ..export.checksums import file_sha256, parse_sums
 from ..export.layout import MANIFEST, SUMS
 from ..export.manifest import Manifest, own_sum_holds, read_manifest_bytes
 from ..export.manifest_sections import Artifact
-from .report import Findings
+from .report import Findings, blame_no_bundle
 
 
 def read_manifest(bundle: Path, findings: Findings) -> Manifest | None:
@@ -27,6 +27,7 @@ def read_manifest(bundle: Path, findings: Findings) -> Manifest | None:
             findings.add(MANIFEST, "whole file", f"its own sum differs. {error}")
         return None
     except BundleError as error:
+        blame_no_bundle(error)
         findings.add(MANIFEST, "whole file", str(error))
         return None
     legacy = manifest.schema_version in manifest.compatibility.legacy
@@ -81,6 +82,7 @@ def _read_sums(bundle: Path, needed: bool, findings: Findings) -> dict[str, str]
     except BundleError as error:
         findings.add(SUMS, "whole file", str(error))
     except OSError as error:
+        blame_no_bundle(error)
         problem = f"cannot be read: {error.strerror or error}"
         findings.break_file(SUMS, "whole file", problem)
     return None
@@ -120,6 +122,7 @@ def _check_file(
     try:
         return _is_as_listed(bundle, name, digest, item, findings)
     except OSError as error:  # no permission, a bad sector, a name too long
+        blame_no_bundle(error)
         findings.break_file(
             name, "whole file", f"cannot be read: {error.strerror or error}"
         )

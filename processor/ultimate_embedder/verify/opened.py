@@ -10,7 +10,7 @@ from ..export.layout import BundleNames
 from ..export.manifest import Manifest
 from ..export.vectors import open_vectors
 from ..records import Float32Array
-from .report import Findings
+from .report import Findings, blame_no_bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +78,6 @@ def open_bundle(
         try:
             bundle.vectors[key] = open_vectors(path / name)
         except BundleError as error:
+            blame_no_bundle(error)
             findings.add(name, "header or length", error.message)
     return bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,6 +10,22 @@ from typing import Any
 from ..export.manifest import without_surrogates
 
 FINDINGS_PER_FILE = 20
+
+_THIS_PROCESS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors that are no fault of the bundle."""
+
+
+def blame_no_bundle(error: BaseException) -> None:
+    """Raise the error that another came from, where it is no fault of the bundle.
+
+    Raises:
+        OSError: this process has no memory or no file descriptor left.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _THIS_PROCESS:
+            raise cause
+        cause = cause.__cause__
 
 
 @dataclass(frozen=True, slots=True)

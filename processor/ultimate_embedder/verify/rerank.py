@@ -26,6 +26,7 @@ from .rows import SeenIds, parsed_lines
 _COMPLETE = ("scores", "cross_scores")  # hold a number for each candidate
 _SCORE_LISTS = (*_COMPLETE, "fused_scores", "dense_scores", "sparse_scores")
 _TOLERANCE = 1e-6
+_ROUNDING = 1e-12
 _ALONE = "logits alone"
 
 
@@ -37,7 +38,7 @@ def check_rerank(bundle: OpenBundle, seen: SeenIds, findings: Findings) -> None:
         return
     rerank = bundle.manifest.rerank_run
     headers = rerank.runs if isinstance(rerank, RerankRan) else ()
-    expression = _expression(rerank) if isinstance(rerank, RerankRan) else None
+    expressions = _expressions(rerank) if isinstance(rerank, RerankRan) else ()
     known: SeenIds | None = seen
     if findings.skip(f"candidates in {name}", bundle.names.ids):
         known = None
@@ -47,7 +48,7 @@ def check_rerank(bundle: OpenBundle, seen: SeenIds, findings: Findings) -> None:
         if record is None:
             continue
         place = f"line {line.number}, byte {line.offset}"
-        for problem in _faults(record, known) or _contradictions(record, expression):
+        for problem in _faults(record, known) or _contradictions(record, expressions):
             findings.add(name, place, problem)
         if headers and not _has_header(record, headers[queries - 1 : queries]):
             findings.add(name, place, "differs from its header in the manifest")
@@ -64,11 +65,16 @@ def _has_header(
 
 def _parse(content: bytes) -> dict[str, Any]:
     record = orjson.loads(content)
+    lists = {key: record[key] for key in _SCORE_LISTS if key in record}
     return {
         "query_id": record["query_id"],
         "scores": record["scores"],
         "candidate_ids": [candidate + "" for candidate in record["candidate_ids"]],
-        **{key: list(record[key]) for key in _SCORE_LISTS if key in record},
+        **{
+            key: list(scores)
+            for key, scores in lists.items()
+            if scores is not None or key in _COMPLETE  # null: a leg that is off
+        },
     }
 
 
@@ -91,18 +97,32 @@ def _faults(record: dict[str, Any], known: SeenIds | None) -> list[str]:
     return faults
 
 
-def _contradictions(record: dict[str, Any], expression: str | None) -> list[str]:
+def _contradictions(record: dict[str, Any], expressions: Sequence[str]) -> list[str]:
     """Return what is wrong among lists that are each right by themselves."""
     scores = np.array(record["scores"], dtype=np.float64)
     faults = []
     if (np.diff(scores) > 0).any():
         faults.append("the scores rise")
-    config = _parsed(expression)
-    if config is not None and not _is_blended(record, scores, config):
-        faults.append(f"the scores are not {config} of cross_scores and fused_scores")
-    if expression == _ALONE and record.get("cross_scores") != record["scores"]:
-        faults.append("the scores are not the cross_scores")
+    unlike = [_unlike(record, scores, expression) for expression in expressions]
+    if unlike and all(unlike):
+        faults.append(unlike[0])
     return faults
+
+
+def _unlike(
+    record: dict[str, Any], scores: npt.NDArray[np.float64], expression: str
+) -> str:
+    """Return what is wrong with scores that came about as told; empty: nothing."""
+    if expression == _ALONE:
+        alone = record.get("cross_scores") == record["scores"]
+        return "" if alone else "the scores are not the cross_scores"
+    try:
+        config = BlendConfig.parse(expression)
+    except UsageError:
+        return ""  # another version's
+    if _is_blended(record, scores, config):
+        return ""
+    return f"the scores are not {config} of cross_scores and fused_scores"
 
 
 def _is_blended(
@@ -114,26 +134,28 @@ def _is_blended(
         return False
     cross, fused = (np.array(found, dtype=np.float64) for found in lists)
     left = scores - config.term(cross)
-    if len(left) == 0 or np.ptp(fused) == 0:
-        return bool(np.allclose(left, left[:1], atol=_TOLERANCE))
+    span = np.ptp(fused) if len(fused) else 0.0
+    level = bool(np.allclose(left, left[:1], atol=_TOLERANCE))
+    if level and span <= _ROUNDING * np.abs(fused).max(initial=0.0):
+        return True  # equal but for their last bits, which the logits can round away
+    if span == 0:
+        return False
     low, high = int(fused.argmin()), int(fused.argmax())
     slope = (left[high] - left[low]) / (fused[high] - fused[low])
     line = left[low] + slope * (fused - fused[low])
     return bool(slope > 0 and np.allclose(left, line, atol=_TOLERANCE))
 
 
-def _expression(run: RerankRan) -> str | None:
-    """Return how scores came about; None: the run does not say."""
+def _expressions(run: RerankRan) -> tuple[str, ...]:
+    """Return how scores came about, one for each model; none: the run does not say.
+
+    A smaller model that stepped in has a blend of its own; no line tells whose it is.
+    """
     if "blend" not in run.statistics:
-        return None
-    return str(run.statistics["blend"] or _ALONE)
-
-
-def _parsed(expression: str | None) -> BlendConfig | None:
-    try:
-        return None if expression is None else BlendConfig.parse(expression)
-    except UsageError:
-        return None  # no blend, or another version's
+        return ()
+    stated = run.statistics.get("blends")
+    several = tuple(stated.values()) if isinstance(stated, dict) else ()
+    return tuple(str(one or _ALONE) for one in several or (run.statistics["blend"],))
 
 
 def _is_number(value: Any) -> bool:

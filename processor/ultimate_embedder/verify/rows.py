@@ -23,7 +23,7 @@ from ..export.layout import MANIFEST
 from ..export.strict_json import Line, read_lines
 from ..records import point_id, text_sha256
 from .opened import OpenBundle
-from .report import Findings
+from .report import Findings, blame_no_bundle
 from .sparse import SparseCheck, parse_sparse_row
 
 _T = TypeVar("_T")
@@ -132,6 +132,7 @@ def _lines(path: Path, name: str, findings: Findings) -> Iterator[Line]:
             read = line.number
             yield line
     except OSError as error:
+        blame_no_bundle(error)
         problem = f"cannot be read further: {error.strerror or error}"
         findings.add(name, f"line {read}", problem)
 

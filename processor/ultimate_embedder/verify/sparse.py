@@ -13,10 +13,10 @@ from ..errors import BundleError
 from ..export.jsonl import Point, parse_sparse, sparse_fault
 from ..export.layout import MANIFEST
 from ..export.strict_json import Line
-from ..records import SparseInferenceRun, SparseVector
+from ..records import Int64Array, SparseInferenceRun, SparseVector
 from ..retrieval.postings import Postings
 from .opened import OpenBundle
-from .report import Findings
+from .report import Findings, blame_no_bundle
 
 VOCABULARY = "vocabulary_size"  # statistics of a model whose indices are token ids
 
@@ -47,27 +47,48 @@ class PostingsCheck:
     def __init__(self, postings: Postings) -> None:
         self.postings = postings
         self._cursors = postings.offsets[:-1].copy()
+        self._passed_over = 0
 
     def agrees(self, row: int, vector: SparseVector) -> bool:
-        """Whether the next entries of this row's terms are this row's values."""
-        terms, ends = self.postings.terms, self.postings.offsets[1:]
+        """Whether the entries of this row are this vector; a row may be left out."""
+        terms = self.postings.terms
         places = np.searchsorted(terms, vector.indices)
         known = places < len(terms)
         known[known] = terms[places[known]] == vector.indices[known]
-        if not known.all():
+        found = places[known]
+        here = self._next_row(found) == row
+        if not here.all():
+            self._pass_over(found, row)
+            here = self._next_row(found) == row
+        at = self._cursors[found]
+        self._cursors[found[here]] += 1
+        if not (known.all() and here.all()):
             return False
-        at = self._cursors[places]
-        if (at >= ends[places]).any():
-            return False
-        self._cursors[places] += 1
-        same_rows = bool((self.postings.rows[at] == row).all())
         values = np.ascontiguousarray(self.postings.values[at])
-        return same_rows and values.tobytes() == vector.values.tobytes()
+        return values.tobytes() == vector.values.tobytes()
+
+    def _next_row(self, places: Int64Array) -> Int64Array:
+        """Return the row of the next entry of each list, -1 at its end."""
+        at, ends = self._cursors[places], self.postings.offsets[1:][places]
+        rows = np.full(len(places), -1, dtype=np.int64)
+        rows[at < ends] = self.postings.rows[at[at < ends]]
+        return rows
+
+    def _pass_over(self, places: Int64Array, row: int) -> None:
+        """Leave behind what lists hold of earlier rows, whose lines were damaged."""
+        while True:
+            following = self._next_row(places)
+            behind = places[(following >= 0) & (following < row)]
+            if not len(behind):
+                return
+            self._cursors[behind] += 1
+            self._passed_over += len(behind)
 
     @property
     def entries_left(self) -> int:
         """Entries that no row has claimed."""
-        return int((self.postings.offsets[1:] - self._cursors).sum())
+        left = (self.postings.offsets[1:] - self._cursors).sum()
+        return int(left) + self._passed_over
 
 
 class SparseCheck:
@@ -99,6 +120,7 @@ class SparseCheck:
         try:
             postings = Postings.open(self._bundle.path / folder)
         except (BundleError, EOFError, OSError) as error:
+            blame_no_bundle(error)
             self._findings.add(folder, "whole folder", str(error))
             return
         if postings.documents != self._bundle.manifest.chunk_count:
@@ -181,14 +203,15 @@ class SparseCheck:
         name = self._bundle.names.sparse
         if self._keys and self._findings.skip("counts of sparse vectors", name):
             return
+        usable = self._bundle.usable(name)
         for key, check in self._postings.items():
             if left := check.entries_left:
-                self._findings.add(
-                    self._bundle.names.postings(key),
-                    "all rows",
-                    f"holds {left} entries that the sparse file lacks",
-                )
-        if self._bundle.usable(self._bundle.names.sparse):
+                folder = self._bundle.names.postings(key)
+                held = f"holds {left} entries that the sparse file lacks"
+                lacked = f"lacks {left} entries that {folder} holds"
+                file, problem = (folder, held) if usable else (name, lacked)
+                self._findings.add(file, "all rows", problem)
+        if usable:
             for run in self._bundle.manifest.sparse_run or ():
                 self._check_counts(run)
         if self._keys:
