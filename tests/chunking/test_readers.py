@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import zipfile
 from dataclasses import replace
@@ -13,7 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.ultimate_embedder.chunking import document, html, notebook, office
+from processor.ultimate_embedder.chunking import (
+    document,
+    formula,
+    html,
+    notebook,
+    office,
+)
 from processor.ultimate_embedder.chunking.document import (
     ChunkSettings,
     chunk_document,
@@ -326,9 +333,100 @@ def test_word_files_give_text_boxes_once_and_formulas() -> None:
     old.append(docx.oxml.parse_xml(f"<w:r {W}>{older.replace('shape', 'frame')}</w:r>"))
     text = office.read_docx(_saved(document)).text
     assert text == (
-        "as in E=mc2\n\nin a shape\n\n| boxed cell |\n\nbefore\n\nin a frame\n\n"
+        "as in E=mc^2\n\nin a shape\n\n| boxed cell |\n\nbefore\n\nin a frame\n\n"
         "| boxed cell |"
     )
+
+
+M = "http://schemas.openxmlformats.org/officeDocument/2006/math"
+
+
+def _typed(inner: str) -> str:
+    word = pytest.importorskip("docx.oxml")
+    with_runs = re.sub(r"`([^`]*)`", r"<m:r><m:t>\1</m:t></m:r>", inner)
+    xml = f"<m:oMath xmlns:m='{M}' {W}>{with_runs}</m:oMath>"
+    return formula.line(word.parse_xml(xml))
+
+
+@pytest.mark.parametrize(
+    ("inner", "typed"),
+    [
+        ("<m:f><m:num>`1`</m:num><m:den>`2`</m:den></m:f>", "1/2"),
+        ("<m:f><m:num>`a+b`</m:num><m:den>`12`</m:den></m:f>", "(a+b)/12"),
+        ("`f`<m:d><m:e>`x`</m:e></m:d>", "f(x)"),
+        (
+            "<m:d><m:dPr><m:begChr m:val='['/><m:sepChr m:val=','/><m:endChr "
+            "m:val=']'/></m:dPr><m:e>`x`</m:e><m:e>`y`</m:e></m:d>",
+            "[x,y]",
+        ),
+        (
+            "<m:nary><m:naryPr><m:chr m:val='∑'/></m:naryPr><m:sub>`k=1`</m:sub>"
+            "<m:sup>`n`</m:sup><m:e>`k`</m:e></m:nary>",
+            "∑_(k=1)^n k",
+        ),
+        ("<m:nary><m:sub/><m:sup/><m:e>`f`</m:e></m:nary>", "∫ f"),
+        ("<m:rad><m:deg>`3`</m:deg><m:e>`x+1`</m:e></m:rad>", "3√(x+1)"),
+        ("<m:sSub><m:e>`a`</m:e><m:sub>`i`</m:sub></m:sSub>", "a_i"),
+        (
+            "<m:sSubSup><m:e>`a`</m:e><m:sub>`i`</m:sub><m:sup>`2`</m:sup></m:sSubSup>",
+            "a_i^2",
+        ),
+        ("<m:func><m:fName>`sin`</m:fName><m:e>`x`</m:e></m:func>", "sin x"),
+        ("<m:limLow><m:e>`lim`</m:e><m:lim>`x→0`</m:lim></m:limLow>", "lim_(x→0)"),
+        ("<m:acc><m:e>`v`</m:e></m:acc>", "v"),
+        ("`x`<w:del w:id='1'>`old`</w:del><w:ins w:id='2'>`new`</w:ins>", "xnew"),
+        ("`x`<m:r><w:rPr><w:del w:id='1'/></w:rPr><m:t>old</m:t></m:r>", "x"),
+    ],
+)
+def test_formulas_are_lines_as_one_types_them(inner: str, typed: str) -> None:
+    assert _typed(inner) == typed
+
+
+def test_a_heading_has_no_mark_and_a_note_referred_to_twice_stands_once() -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    heading = document.add_heading("Head", 2)
+    heading._p.append(docx.oxml.parse_xml(NOTE_REFERENCE.format(W)))
+    heading._p.append(docx.oxml.parse_xml(NOTE_REFERENCE.format(W)))
+    box = BOX.format("note").replace("w:txbxContent>", f"w:txbxContent {W}>", 1)
+    note = (
+        "<w:footnote w:id='2'><w:p><w:r><w:t>said</w:t></w:r><w:r><w:pict>"
+        f"<box>{box}</box></w:pict></w:r></w:p></w:footnote>"
+    )
+    _with_notes(document, "footnotes", note)
+    text = office.read_docx(_saved(document)).text
+    assert text == "## Head\n\n[^2]: said in a note boxed cell"
+
+
+@pytest.mark.parametrize("notes", [b"", b"<broken", b"<a/>"])
+def test_notes_that_cannot_be_read_are_told_and_the_text_is_kept(notes: bytes) -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    document.add_paragraph("whole")
+    _with_notes(document, "footnotes", "")
+    for relation in document.part.rels.values():
+        if relation.reltype.endswith("/footnotes"):
+            relation.target_part._blob = notes
+    read = office.read_docx(_saved(document))
+    assert read.text == "whole"
+    told = [one for one in read.warnings if "footnotes cannot be read" in one]
+    assert len(told) == (0 if notes == b"<a/>" else 1)
+
+
+def test_word_files_give_the_first_alternative_of_text_and_formulas_alone() -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    compatible = "http://schemas.openxmlformats.org/markup-compatibility/2006"
+    emoji = (
+        f"<w:r {W}><mc:AlternateContent xmlns:mc='{compatible}'><mc:Choice>"
+        "<w:t>\N{GRINNING FACE}</w:t></mc:Choice><mc:Fallback><w:t>:)</w:t>"
+        "</mc:Fallback></mc:AlternateContent></w:r>"
+    )
+    document.add_paragraph("hi ")._p.append(docx.oxml.parse_xml(emoji))
+    alone = f"<m:oMathPara xmlns:m='{M}'><m:oMath><m:r><m:t>a=b</m:t></m:r></m:oMath>"
+    document.element.body.insert(1, docx.oxml.parse_xml(alone + "</m:oMathPara>"))
+    text = office.read_docx(_saved(document)).text
+    assert text == "hi \N{GRINNING FACE}\n\na=b"
 
 
 def test_word_tables_give_nested_ones_and_merged_cells_once() -> None:

@@ -92,31 +92,41 @@ def read_docx(data: bytes) -> SourceText:
     with _damaged("Word"):
         _check_unpacked_size(data)
         document = docx.Document(io.BytesIO(data))
-        notes = dict(_notes(document.part))
+        notes, damaged = _notes(document.part)
         parts = list(_word_parts(document.element.body, document, notes))
-    return _source(parts, "the Word file holds no text")
+    source = _source(parts, "the Word file holds no text")
+    return SourceText(source.text, (*source.warnings, *damaged))
 
 
-def _notes(part: Any) -> Iterator[tuple[str, str]]:
-    """Yield the marks and texts of foot- and endnotes."""
+def _notes(part: Any) -> tuple[dict[str, str], list[str]]:
+    """Return foot- and endnotes by their marks, and which could not be read."""
     from docx.opc.constants import RELATIONSHIP_TYPE
     from docx.oxml import parse_xml
 
     kinds = {RELATIONSHIP_TYPE.FOOTNOTES: False, RELATIONSHIP_TYPE.ENDNOTES: True}
+    notes: dict[str, str] = {}
+    damaged = []
     for relation in part.rels.values():
-        if relation.reltype in kinds and not relation.is_external:
+        if relation.reltype not in kinds or relation.is_external:
+            continue
+        endnotes = kinds[relation.reltype]
+        try:
             root = parse_xml(relation.target_part.blob)
-            yield from word.notes(root, endnotes=kinds[relation.reltype])
+            notes |= dict(word.notes(root, endnotes=endnotes))
+        except Exception as error:  # noqa: BLE001 - as in `_damaged`; the text is whole
+            kind = "endnotes" if endnotes else "footnotes"
+            damaged.append(f"its {kind} cannot be read ({type(error).__name__})")
+    return notes, damaged
 
 
 def _word_parts(element: Any, document: Any, notes: Mapping[str, str]) -> Iterator[str]:
-    from docx.text.paragraph import Paragraph
-
     for item in word.blocks(element):
         if item.tag == word.TABLE:
             yield _table(word.rows(item))
+        elif item.tag == word.PARAGRAPH:
+            yield _paragraph(item, document)
         else:
-            yield _paragraph(word.text(item), Paragraph(item, document).style)
+            yield word.text(item)
         for mark in word.marks(item):
             if mark in notes:
                 yield f"[^{mark}]: {notes[mark]}"
@@ -124,15 +134,20 @@ def _word_parts(element: Any, document: Any, notes: Mapping[str, str]) -> Iterat
             yield from _word_parts(box, document, notes)
 
 
-def _paragraph(text: str, style: Any) -> str:
+def _paragraph(item: Any, document: Any) -> str:
+    from docx.text.paragraph import Paragraph
+
+    style = Paragraph(item, document).style
     name: str = (style.name or "") if style else ""
     kind, _, level = name.partition(" ")
+    text = word.text(item)
     if not text.strip():
         return ""
     if kind == "Title":
-        return f"# {text}"
+        return f"# {word.text(item, marks=False)}"
     if kind == "Heading" and level.isdigit():
-        return f"{'#' * min(int(level), 6)} {text}"
+        # Its mark would stand in the metadata of every chunk below.
+        return f"{'#' * min(int(level), 6)} {word.text(item, marks=False)}"
     return f"- {text}" if kind == "List" else text
 
 

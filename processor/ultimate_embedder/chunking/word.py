@@ -2,19 +2,20 @@
 
 python-docx passes over tracked insertions, content controls, nested tables, notes, text
 boxes and formulas, and gives a merged cell once for each place it covers; so the
-elements are walked here. A formula is its characters in a row.
+elements are walked here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
+
+from .formula import MATH, line
 
 MAX_COLUMNS = 63
 """Word's own limit; a cell that claims to span more is not believed."""
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _ALTERNATIVES = (
     "{http://schemas.openxmlformats.org/markup-compatibility/2006}AlternateContent"
 )
@@ -25,13 +26,13 @@ def _names(names: str) -> frozenset[str]:
 
 
 TABLE = _W + "tbl"
-_PARAGRAPH = _W + "p"
-_BLOCKS = _names("p tbl")
+PARAGRAPH = _W + "p"
+_FORMULAS = frozenset((MATH + "oMath", MATH + "oMathPara"))
+_BLOCKS = _names("p tbl") | _FORMULAS
 _ROWS = _names("tr")
 _CELLS = _names("tc")
 _PLAIN_WORDS = _names("t tab ptab br cr noBreakHyphen")
 _NOTES = {_W + "footnoteReference": "", _W + "endnoteReference": "e"}
-_FORMULAS = frozenset((_M + "oMath", _M + "oMathPara"))
 _WORDS = _PLAIN_WORDS | _NOTES.keys() | _FORMULAS
 _BOX = _W + "txbxContent"
 _DELETED = _names("del moveFrom")
@@ -46,20 +47,21 @@ def blocks(element: Any) -> Iterator[Any]:
     return _inner(element, _BLOCKS)
 
 
-def text(paragraph: Any) -> str:
-    """Return the text of a paragraph; tabs and line breaks are characters.
+def text(block: Any, *, marks: bool = True) -> str:
+    """Return the text of a paragraph or a formula; tabs and line breaks are characters.
 
     A note has its mark where it is referred to: `[^1]`, for an endnote `[^e1]`.
     """
-    return "".join(map(_word, _inner(paragraph, _WORDS)))
+    if block.tag in _FORMULAS:
+        return line(block)
+    wanted = _WORDS if marks else _WORDS - _NOTES.keys()
+    return "".join(map(_word, _inner(block, wanted)))
 
 
 def _word(element: Any) -> str:
     if element.tag in _NOTES:
         return f"[^{_mark(element)}]"
-    if element.tag in _FORMULAS:
-        return "".join(part.text or "" for part in element.iter(_M + "t"))
-    return str(element)
+    return line(element) if element.tag in _FORMULAS else str(element)
 
 
 def _mark(reference: Any) -> str:
@@ -68,7 +70,8 @@ def _mark(reference: Any) -> str:
 
 def marks(block: Any) -> list[str]:
     """Return the marks of the notes that a paragraph or a table refers to."""
-    return [_mark(element) for element in _seen(block, _NOTES.keys())]
+    found = (_mark(element) for element in _seen(block, _NOTES.keys()))
+    return list(dict.fromkeys(found))
 
 
 def boxes(block: Any) -> Iterator[Any]:
@@ -84,7 +87,13 @@ def notes(part: Any, *, endnotes: bool = False) -> Iterator[tuple[str, str]]:
     kind = "endnote" if endnotes else "footnote"
     for note in part.iterchildren(_W + kind):
         mark = f"{_NOTES[f'{_W}{kind}Reference']}{note.get(_W + 'id')}"
-        yield mark, " ".join(_flat(note).split())
+        yield mark, " ".join(" ".join(_with_boxes(note)).split())
+
+
+def _with_boxes(element: Any) -> Iterator[str]:
+    yield _flat(element)
+    for box in boxes(element):
+        yield from _with_boxes(box)
 
 
 def rows(table: Any) -> Iterator[list[str]]:
@@ -106,7 +115,7 @@ def _flat(element: Any) -> str:
     """Return the text of a cell or a note, a line for each paragraph and row."""
     return "\n".join(
         text(item)
-        if item.tag == _PARAGRAPH
+        if item.tag != TABLE
         else "\n".join(" ".join(filter(None, row)) for row in rows(item))
         for item in blocks(element)
     )
@@ -121,8 +130,7 @@ def _seen(element: Any, wanted: Collection[str]) -> Iterator[Any]:
         if child.tag in wanted:
             yield child
         elif child.tag == _ALTERNATIVES:
-            found = ([*_seen(one, wanted)] for one in child)
-            yield from next(filter(None, found), [])
+            yield from _first([*_seen(one, wanted)] for one in child)
         elif child.tag not in _DELETED and child.tag != _BOX:
             yield from _seen(child, wanted)
 
@@ -134,3 +142,10 @@ def _inner(element: Any, wanted: frozenset[str]) -> Iterator[Any]:
             yield child
         elif child.tag in _WRAPPERS:
             yield from _inner(child, wanted)
+        elif child.tag == _ALTERNATIVES:
+            yield from _first([*_inner(one, wanted)] for one in child)
+
+
+def _first(alternatives: Iterable[list[Any]]) -> list[Any]:
+    """Return the first that has any."""
+    return next(filter(None, alternatives), [])
