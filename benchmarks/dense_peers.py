@@ -27,6 +27,7 @@ from processor.ultimate_embedder.encoders.attention_sparse import (
     AttentionSparseEncoder,
 )
 from processor.ultimate_embedder.encoders.tokenizer import HubTokenizer
+from processor.ultimate_embedder.intake.measure import gpu_lengths
 from processor.ultimate_embedder.intake.pieces import Pieces
 from processor.ultimate_embedder.intake.token_table import TokenTable
 from processor.ultimate_embedder.memory_plan import batch_budget
@@ -129,7 +130,7 @@ def ours(
     if pieces.windows:
         raise SystemExit("A chunk is longer than the window.")
     location = manager.locate(model).path
-    plan = _planned(tokens.lengths, location, on_gpu=device != "cpu")
+    plan = _planned(tokens.lengths, model, location, on_gpu=device != "cpu")
     save_plan(folder / "plan.npz", plan)
     pieces.save(folder / "pieces.npz")
     create_vectors(folder / "vectors.npy", len(texts), model.vector_dim)
@@ -150,11 +151,14 @@ def ours(
         yield Ours(texts, tokenizer, tokens, plan, job, pool, sparse)
 
 
-def _planned(lengths: Int64Array, location: Path, *, on_gpu: bool) -> BatchPlan:
+def _planned(
+    lengths: Int64Array, model: ModelConfig, location: Path, *, on_gpu: bool
+) -> BatchPlan:
     """Return the batches that a run has on a CPU, or on a GPU under its cap."""
     gpu, rows = KaggleGPUConfig(), np.arange(len(lengths))
     budget = TOKENS_A_BATCH
     if on_gpu:
+        lengths = gpu_lengths(lengths, model.max_tokens)
         shape = read_architecture(location, "none")
         budget = batch_budget(shape, gpu.memory_cap_bytes, int(lengths.max()))
     most = gpu.rows_a_batch(on_gpu=on_gpu)

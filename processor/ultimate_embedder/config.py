@@ -15,13 +15,13 @@ GIB = 2**30
 DEFAULT_GPU_MEMORY_CAP_BYTES = 12 * GIB
 """The cap per GPU. Docs, specs and alerts refer to this line."""
 GPU_CONTEXT_BYTES = 512 * 2**20
-ROWS_A_BATCH, GPU_ROWS_A_BATCH = 64, 256
 """What a plan reckons for a CUDA context and the work space of its libraries. A run
 measures its own and holds its allocator to the rest."""
 GPU_MARGIN_BYTES = 256 * 2**20
 """Kept free below the cap: a context grows when kernels are loaded for the first time.
 A reserve, not a measurement."""
 
+ROWS_A_BATCH, GPU_ROWS_A_BATCH = 64, 256
 RERANK_CANDIDATES = 100
 RERANK_TOP_K = 20
 

@@ -43,8 +43,8 @@ def resolve_one(device: str, option: str) -> str:
     """
     if device == "cpu":
         return device
-    wanted = f"{_CUDA}:0" if device == _CUDA else device
     found = _cuda_devices()
+    wanted = next(iter(found), f"{_CUDA}:0") if device == _CUDA else device
     if wanted not in found:
         raise _not_here(wanted, found, cure=f"Choose {option} cpu.")
     return wanted

@@ -32,3 +32,8 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+GPU_KERNELS_REVISION = 2
+"""Raised when the same pass on a GPU comes to give other bytes: other kernels are
+chosen there, and what earlier versions computed is not taken over."""

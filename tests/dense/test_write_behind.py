@@ -7,17 +7,22 @@ import io
 import os
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
+from processor.ultimate_embedder.encoders import dense
+from processor.ultimate_embedder.models.catalogue import dense_model
 from processor.ultimate_embedder.workers import process
 from processor.ultimate_embedder.workers.batch_encoder import Computed
 from processor.ultimate_embedder.workers.jobs import (
     Answer,
     BatchReply,
     BatchRequest,
+    EncodeJob,
     Failure,
+    Ready,
     answer_from_line,
 )
 
@@ -98,3 +103,28 @@ def test_a_write_that_fails_is_told_at_once_and_once(
     assert isinstance(failure, Failure)
     assert failure.kind == "OutputError"
     assert "vectors.npy: No space left on device" in failure.message
+
+
+def test_a_card_is_limited_anew_once_a_first_pass_has_loaded_its_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A context grows with them, and the cap counts it."""
+    done: list[object] = []
+    memory = process._DeviceMemory(measure_again=lambda: done.append("measured"))
+    monkeypatch.setattr(process, "_device_memory", lambda _: memory)
+    monkeypatch.setattr(
+        process, "BatchEncoder", lambda *_, **__: done.append("calibrated")
+    )
+    monkeypatch.setattr(process, "_answer", lambda _, what: done.append(type(what)))
+    monkeypatch.setattr(process, "_do_all", lambda *_: done.append("batches"))
+    monkeypatch.setattr(dense, "open_dense", lambda *_, **__: None)
+    job = EncodeJob(
+        model=dense_model("all-miniLM-l6"),
+        location=tmp_path,
+        tokens=tmp_path,
+        plan=tmp_path,
+        pieces=tmp_path,
+        vectors=tmp_path,
+    )
+    process._serve(io.BytesIO(job.to_line()), io.BytesIO())
+    assert done == ["calibrated", "measured", Ready, "batches"]

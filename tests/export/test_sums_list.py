@@ -77,6 +77,8 @@ def test_a_file_is_hashed_as_it_is_written(tmp_path: Path) -> None:
     with HashedFile(path) as file:
         assert file.write(b"abc") == 3
         assert file.write(memoryview(b"de")) == 2
+    with pytest.raises(ValueError, match="closed"):
+        file.write(b"f")
     assert path.read_bytes() == b"abcde"
     assert file.sha256 == file_sha256(path) == hashlib.sha256(b"abcde").hexdigest()
 

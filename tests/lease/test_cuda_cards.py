@@ -76,6 +76,13 @@ def test_cards_without_kernels_are_left_out(driver: Driver) -> None:
         devices.resolve_devices(KaggleGPUConfig(backend="cuda", devices=("cuda:0",)))
 
 
+def test_a_stage_takes_the_first_card_that_can_be_used(driver: Driver) -> None:
+    driver.cards = [(6, 0), (7, 5)]
+    assert devices.resolve_one("cuda", "--sparse-device") == "cuda:1"
+    with pytest.raises(UsageError, match="no cuda:0 here; found: cuda:1"):
+        devices.resolve_one("cuda:0", "--sparse-device")
+
+
 def test_a_driver_that_is_too_old_leaves_the_cpu_and_is_told(driver: Driver) -> None:
     driver.cards, driver.starts = [(7, 5), (7, 5)], False
     assert set(devices.resolve_devices(KaggleGPUConfig())) == {"cpu"}

@@ -139,6 +139,39 @@ def test_models_hold_all_cards_in_roster_order_and_never_two_at_once(
     ]
 
 
+@pytest.mark.parametrize(("asked", "sizes"), [(None, {120}), (50, {50, 20})])
+def test_many_short_texts_are_one_batch_on_a_card_unless_fewer_are_asked_for(
+    config: PipelineConfig, asked: int | None, sizes: set[int]
+) -> None:
+    page = config.chunked_dir / "docs" / "guide" / "long_chunks.json"
+    page.write_text(json.dumps([{"text": f"Part {n} of many."} for n in range(100)]))
+    gpu = replace(config.gpu, base_batch_size=asked)
+    short = replace(config, dense=(FIRST,), gpu=gpu)
+    manifest, _ = run(short, parts_on(BOTH[:1], config))
+    assert manifest.dense_run is not None
+    assert set(manifest.dense_run[0].batch_sizes) == sizes
+
+
+def test_a_bundle_is_up_to_date_while_batches_of_a_card_stay_the_same(
+    config: PipelineConfig,
+) -> None:
+    def again(asked: int | None) -> bool:
+        gpu = replace(config.gpu, base_batch_size=asked)
+        outcome = BatchRunner(
+            replace(config, gpu=gpu),
+            RecordingListener(),
+            "run",
+            parts_on(BOTH[:1], config),
+            leave_up_to_date=True,
+        ).run()
+        return outcome.collections[0].up_to_date
+
+    assert not again(None)
+    assert again(None)
+    assert again(256)
+    assert not again(64)
+
+
 def test_a_graph_runs_on_the_cpu_and_no_card_is_lent_to_it(
     config: PipelineConfig,
 ) -> None:

@@ -52,6 +52,8 @@ def post(served: Running, body: dict, timeout: float = 30) -> httpx2.Response:
         ({"query": "x", "top_k": "5"}, "top_k: It is no whole number."),
         ({"query": "x", "top_k": 1.5}, "top_k: It is no whole number."),
         ({"query": "x", "top_k": None}, "top_k: It is no whole number."),
+        ({"query": "x", "top_k": 1e308}, "top_k: It is no whole number."),
+        ({"query": "x", "": 1}, "A field without a name: There is no such field."),
         ({"query": "x", "document": "y"}, "document: There is no such field."),
         ({"query": "x", "filters": [1]}, "filters: It is no object."),
         (

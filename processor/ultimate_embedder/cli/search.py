@@ -162,7 +162,7 @@ def _show(found: dict[Stage, list[Hit]], title: str, style: Format) -> None:
 
 def _each(found: dict[Stage, list[Hit]]) -> list[Hit]:
     """Return each chunk once: as the last ranking has them, then what it leaves out."""
-    last = next(reversed(found))
+    last = next(stage for stage in reversed(found) if found[stage])
 
     def order(hit: Hit) -> tuple[float, int]:
         place = hit.stages.get(last)

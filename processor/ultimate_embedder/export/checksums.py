@@ -42,6 +42,8 @@ class HashedFile:
 
     def write(self, data: bytes | memoryview) -> int:
         """Append `data`, not to be changed later, and return its length in bytes."""
+        if self._stream.closed:
+            raise ValueError("the file is closed")
         size = data.nbytes if isinstance(data, memoryview) else len(data)
         self._held.append(data)
         self._held_bytes += size

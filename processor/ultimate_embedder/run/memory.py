@@ -41,8 +41,6 @@ def budget_of(model: MeasuredModel, dtype: str, room: int | None) -> int | None:
     longest = _longest(model)
     if room is None or model.architecture is None or longest is None:
         return None
-    if not _takes_a_card(model.config):
-        return None
     return _dense_room(model, dtype, room).positions(longest[0])
 
 
@@ -59,17 +57,13 @@ def require_fit(
     """
     for model in collection.models:
         longest = _longest(model)
-        if room is None or longest is None or not _takes_a_card(model.config):
+        if room is None or longest is None:
             continue
         tokens, row = longest
         planned = _dense_room(model, dtype_of(model.config), room)
         if not planned.holds(tokens):
             chunk_id = collection.store.chunk(row).chunk_id
             raise planned.refusal(tokens, row=row, chunk_id=chunk_id)
-
-
-def _takes_a_card(model: ModelConfig) -> bool:
-    return model.backend != "onnx"  # graphs run on the CPU
 
 
 def _dense_room(model: MeasuredModel, dtype: str, room: int) -> PlannedRoom:

@@ -25,7 +25,7 @@ from ..export.manifest import Manifest
 from ..export.manifest_sections import Artifact, RerankNotRun, RerankRan
 from ..hardware import this_machine
 from ..intake.measure import MeasuredCollection
-from ..libraries import OF_A_BUNDLE, installed_versions
+from ..libraries import GPU_KERNELS_REVISION, OF_A_BUNDLE, installed_versions
 
 _FACT_DIGITS = 16
 _RULES = 2  # raise it when the same input comes to give other bytes
@@ -89,7 +89,11 @@ def run_facts(
         "device": device.split(":", maxsplit=1)[0],
         "batches": None
         if device == "cpu"
-        else [config.gpu.rows_a_batch(on_gpu=True), config.gpu.memory_cap_bytes],
+        else [
+            config.gpu.rows_a_batch(on_gpu=True),
+            config.gpu.memory_cap_bytes,
+            GPU_KERNELS_REVISION,
+        ],
         "dtype": dtype,
         "libraries": installed_versions(OF_A_BUNDLE),
         "instruction_sets": this_machine().instruction_sets,

@@ -17,6 +17,7 @@ _PLAIN: Final = {
     "float_type": _NO_NUMBER,
     "greater_than_equal": "It is less than {ge}",
     "int_from_float": _NO_NUMBER,
+    "int_parsing_size": _NO_NUMBER,
     "int_type": _NO_NUMBER,
     "less_than_equal": "It is more than {le}",
     "missing": "It is missing",
@@ -44,5 +45,5 @@ def first_fault(faults: Sequence[Mapping[str, Any]]) -> Problem:
             place, what = place[:1], f"A name {what.removeprefix('It ')}"
         else:
             place, what = place[:2], "It is no text, number or truth value in limits"
-    where = ".".join(str(part) for part in place)
+    where = ".".join(str(part) for part in place) or "A field without a name"
     return Problem(error=f"{where}: {what}.", cure="See /docs.")

@@ -22,7 +22,7 @@ from ..hardware import this_machine
 from ..intake.pieces import Pieces
 from ..intake.token_table import TokenTable
 from ..ledger import BatchRecord, Ledger
-from ..libraries import installed_versions
+from ..libraries import GPU_KERNELS_REVISION, installed_versions
 from ..planning import BatchPlan
 from ..records import Int64Array
 from ..workers.batch_encoder import (
@@ -378,7 +378,8 @@ def _facts(task: DenseTask, output: Output) -> dict[str, object]:
     Another version of a library, or another processor, has other kernels.
     """
     graph = ("onnxruntime",) if task.model.backend == "onnx" else ()
-    return {
+    kernels = {} if task.device == "cpu" else {"kernels": GPU_KERNELS_REVISION}
+    return kernels | {
         "version": _BYTES_VERSION,
         "output": output,
         "tokenizer": task.tokenizer_fingerprint,

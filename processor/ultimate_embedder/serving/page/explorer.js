@@ -138,7 +138,7 @@ function report(problem) {
 
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  wanted = true;
+  wanted = Boolean(byId("query").value.trim());
   ask();
 });
 byId("token-form").addEventListener("submit", (event) => {
