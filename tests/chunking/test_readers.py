@@ -398,6 +398,18 @@ def test_a_heading_has_no_mark_and_a_note_referred_to_twice_stands_once() -> Non
     assert text == "## Head\n\n[^2]: said in a note boxed cell"
 
 
+def test_a_note_of_a_text_box_stands_in_the_box() -> None:
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    inner = f"<w:p><w:r><w:t>boxed</w:t></w:r>{NOTE_REFERENCE.format('')}</w:p>"
+    box = f"<w:r {W}><w:pict><w:txbxContent>{inner}</w:txbxContent></w:pict></w:r>"
+    document.add_paragraph("around")._p.append(docx.oxml.parse_xml(box))
+    said = "<w:p><w:r><w:t>said</w:t></w:r></w:p>"
+    _with_notes(document, "footnotes", f"<w:footnote w:id='2'>{said}</w:footnote>")
+    text = office.read_docx(_saved(document)).text
+    assert text == "around\n\nboxed[^2]\n\n[^2]: said"
+
+
 @pytest.mark.parametrize("notes", [b"", b"<broken", b"<a/>"])
 def test_notes_that_cannot_be_read_are_told_and_the_text_is_kept(notes: bytes) -> None:
     docx = pytest.importorskip("docx")
