@@ -22,6 +22,7 @@ GPU_MARGIN_BYTES = 256 * 2**20
 A reserve, not a measurement."""
 
 ROWS_A_BATCH, GPU_ROWS_A_BATCH = 64, 256
+"""The most texts of a batch on a CPU and on a GPU, unless another number is set."""
 RERANK_CANDIDATES = 100
 RERANK_TOP_K = 20
 

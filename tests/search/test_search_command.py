@@ -54,12 +54,12 @@ def test_each_chunk_stands_once_with_its_place_in_all_four_rankings(
 def test_lines_follow_the_last_ranking_that_has_any() -> None:
     def hit(chunk: str, **ranks: int) -> Hit:
         stages = {stage: StageScore(rank, 1 / rank) for stage, rank in ranks.items()}
-        return Hit(0, chunk, next(iter(ranks.values())), 1.0, None, {}, stages)  # type: ignore[arg-type]
+        return Hit(0, chunk, next(iter(ranks.values())), 1.0, None, {}, stages)
 
     first, second = hit("a", dense=2, sparse=1), hit("b", dense=1, sparse=2)
     only = hit("c", dense=3)
     found = {"dense": [second, first, only], "sparse": [first, second], "fused": []}
-    assert [one.chunk_id for one in search_module._each(found)] == ["a", "b", "c"]  # type: ignore[arg-type]
+    assert [one.chunk_id for one in search_module._each(found)] == ["a", "b", "c"]
 
 
 def test_a_ranking_that_cannot_be_had_is_left_out_with_the_reason(

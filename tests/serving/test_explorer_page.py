@@ -159,6 +159,15 @@ def hold(watch: Watch, address: str) -> list[Route]:
     return held
 
 
+def write_while_starting(watch: Watch, words: str) -> list[Route]:
+    """Load the page and write words; return what it waits for before it can ask."""
+    held = hold(watch, "**/collections")
+    with watch.page.expect_request("**/collections"):
+        watch.page.reload()
+    watch.page.fill("#query", words)
+    return held
+
+
 def test_a_chunk_that_comes_late_does_not_replace_the_one_that_is_open(
     watch: Watch,
 ) -> None:
@@ -373,10 +382,7 @@ def test_the_keyboard_is_enough(watch: Watch) -> None:
 def test_words_still_being_written_when_the_page_starts_are_not_asked(
     watch: Watch,
 ) -> None:
-    held = hold(watch, "**/collections")
-    with watch.page.expect_request("**/collections"):
-        watch.page.reload()
-    watch.page.fill("#query", "copies of")
+    held = write_while_starting(watch, "copies of")
     before = len(watch.requests)
     for route in held:
         route.continue_()
@@ -435,10 +441,7 @@ def test_after_a_failure_who_walked_over_chunks_is_at_the_question(
 def test_a_changed_setting_asks_nothing_before_the_page_has_started(
     watch: Watch,
 ) -> None:
-    held = hold(watch, "**/collections")
-    with watch.page.expect_request("**/collections"):
-        watch.page.reload()
-    watch.page.fill("#query", "copies of")
+    held = write_while_starting(watch, "copies of")
     watch.page.select_option("#top-k", "20")
     before = len(watch.requests)
     for route in held:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_DELETED = frozenset((_W + "del", _W + "moveFrom"))
+WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+DELETED = frozenset((WORD + "del", WORD + "moveFrom"))
 
 
 def line(element: Any) -> str:
@@ -24,14 +24,14 @@ def _parts(element: Any) -> Iterator[str]:
         name = str(child.tag).removeprefix(MATH)
         if name == "t":
             yield child.text or ""
-        elif child.tag in _DELETED or name.endswith("Pr") or _is_deleted(child):
+        elif child.tag in DELETED or name.endswith("Pr") or _is_deleted(child):
             continue
         else:
             yield _FORMS.get(name, line)(child)
 
 
 def _is_deleted(run: Any) -> bool:
-    return run.find(f"{_W}rPr/{_W}del") is not None
+    return run.find(f"{WORD}rPr/{WORD}del") is not None
 
 
 def _of(element: Any, name: str) -> str:

@@ -10,32 +10,30 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from .formula import MATH, line
+from .formula import DELETED, MATH, WORD, line
 
 MAX_COLUMNS = 63
 """Word's own limit; a cell that claims to span more is not believed."""
 
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _ALTERNATIVES = (
     "{http://schemas.openxmlformats.org/markup-compatibility/2006}AlternateContent"
 )
 
 
 def _names(names: str) -> frozenset[str]:
-    return frozenset(_W + name for name in names.split())
+    return frozenset(WORD + name for name in names.split())
 
 
-TABLE = _W + "tbl"
-PARAGRAPH = _W + "p"
+TABLE = WORD + "tbl"
+PARAGRAPH = WORD + "p"
 _FORMULAS = frozenset((MATH + "oMath", MATH + "oMathPara"))
 _BLOCKS = _names("p tbl") | _FORMULAS
 _ROWS = _names("tr")
 _CELLS = _names("tc")
 _PLAIN_WORDS = _names("t tab ptab br cr noBreakHyphen")
-_NOTES = {_W + "footnoteReference": "", _W + "endnoteReference": "e"}
+_NOTES = {WORD + "footnoteReference": "", WORD + "endnoteReference": "e"}
 _WORDS = _PLAIN_WORDS | _NOTES.keys() | _FORMULAS
-_BOX = _W + "txbxContent"
-_DELETED = _names("del moveFrom")
+_BOX = WORD + "txbxContent"
 _WRAPPERS = _names(
     "r hyperlink ins moveTo sdt sdtContent smartTag customXml fldSimple bdo dir"
 )
@@ -65,7 +63,7 @@ def _word(element: Any) -> str:
 
 
 def _mark(reference: Any) -> str:
-    return f"{_NOTES[reference.tag]}{reference.get(_W + 'id')}"
+    return f"{_NOTES[reference.tag]}{reference.get(WORD + 'id')}"
 
 
 def marks(block: Any) -> list[str]:
@@ -85,8 +83,8 @@ def boxes(block: Any) -> Iterator[Any]:
 def notes(part: Any, *, endnotes: bool = False) -> Iterator[tuple[str, str]]:
     """Yield mark and text of each note in the root of a file's notes."""
     kind = "endnote" if endnotes else "footnote"
-    for note in part.iterchildren(_W + kind):
-        mark = f"{_NOTES[f'{_W}{kind}Reference']}{note.get(_W + 'id')}"
+    for note in part.iterchildren(WORD + kind):
+        mark = f"{_NOTES[f'{WORD}{kind}Reference']}{note.get(WORD + 'id')}"
         yield mark, " ".join(" ".join(_with_boxes(note)).split())
 
 
@@ -131,7 +129,7 @@ def _seen(element: Any, wanted: Collection[str]) -> Iterator[Any]:
             yield child
         elif child.tag == _ALTERNATIVES:
             yield from _first([*_seen(one, wanted)] for one in child)
-        elif child.tag not in _DELETED and child.tag != _BOX:
+        elif child.tag not in DELETED and child.tag != _BOX:
             yield from _seen(child, wanted)
 
 

@@ -43,8 +43,7 @@ class AttentionSparseEncoder:
     """A `SparseEncoder` for a WordPiece model; queries need its tokenizer alone.
 
     `attend` is asked by `encode_documents`; a collection whose attention is on disk
-    goes through `encode_rows` and needs none. One
-    thread at a time.
+    goes through `encode_rows` and needs none. One thread at a time.
     """
 
     def __init__(
